@@ -1,7 +1,7 @@
 """Paint examples/photo.jpg: a lake below mountains at evening, with a sailing boat.
 
-Own work of this project, made from nothing but the arithmetic below, so that the repository has a picture of a real
-photo's size and detail whose licence is its own (Apache-2.0). Run it with NumPy and Pillow installed:
+Own work of this project, made from nothing but the arithmetic below, so that the repository has a picture
+of a real photo's size and detail under its own licence (Apache-2.0). Run it with NumPy and Pillow installed:
 
     python examples/make_photo.py examples/photo.jpg
 """
@@ -92,7 +92,7 @@ def paint_lake(rng: np.random.Generator, above: np.ndarray) -> np.ndarray:
 
 
 def draw_boat(picture: Image.Image) -> None:
-    """A white sailing boat with a red hull and its reflection, left of the middle; drawn at 4x for smooth edges."""
+    """A white sailing boat with a red hull and its reflection; drawn at 4x for smooth edges."""
     scale = 4
     layer = Image.new("RGBA", (420 * scale, 560 * scale))
     pen = ImageDraw.Draw(layer)
