@@ -49,7 +49,7 @@ class MemoryControlGroup:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a group may be made: `folder` is the control group to make it in."""
 
     folder: Path
@@ -62,7 +62,7 @@ def memory_control_group(limit_bytes: int) -> Iterator[MemoryControlGroup]:
 
     At the end it is removed and whoever is left in it killed. Raises UnsupportedError where none can be made.
     """
-    place = _find_place(Path("/proc/self/cgroup"), Path("/proc/self/mountinfo"))
+    place = find_place(Path("/proc/self/cgroup"), Path("/proc/self/mountinfo"))
     folder = place.folder / f"pocketvlm-{os.getpid()}-{time.monotonic_ns()}"
     try:
         folder.mkdir()
@@ -81,7 +81,7 @@ def memory_control_group(limit_bytes: int) -> Iterator[MemoryControlGroup]:
         _remove(group)
 
 
-def _find_place(membership: Path, mounts: Path) -> _Place:
+def find_place(membership: Path, mounts: Path) -> Place:
     """Find this process's own group under the memory controller from its two files in /proc/self."""
     if not membership.exists():
         raise UnsupportedError(f"{membership} is not there. {_HELP}")
@@ -95,11 +95,11 @@ def _find_place(membership: Path, mounts: Path) -> _Place:
         kind, _, options = after.split()[:3]
         if kind == "cgroup" and "memory" in options.split(","):
             path = next(path for controllers, path in paths.items() if "memory" in controllers.split(","))
-            return _Place(_below(mount_point, root, path), version=1)
+            return Place(_below(mount_point, root, path), version=1)
         if kind == "cgroup2" and "" in paths:
             own = _below(mount_point, root, paths[""])
             if "memory" in (own / "cgroup.controllers").read_text().split():
-                return _Place(_with_memory_children(own), version=2)
+                return Place(_with_memory_children(own), version=2)
     raise UnsupportedError(f"no mounted control group hierarchy has the memory controller. {_HELP}")
 
 
