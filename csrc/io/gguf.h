@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <iterator>
 #include <optional>
@@ -42,6 +43,7 @@ enum class GgufValueType : uint32_t {
 };
 
 const char* name_of(GgufValueType type) noexcept;  // "UINT32"
+size_t size_of(GgufValueType type) noexcept;       // bytes of one number; 0 for STRING and ARRAY
 
 // One metadata pair. Values stay encoded in the map until a getter decodes them, so a vocabulary costs
 // nothing.
@@ -53,9 +55,13 @@ struct GgufEntry {
     const uint8_t* data;  // the first element, at any alignment; a string is a u64 length and its bytes
 };
 
-// Decodes one number at p, at any alignment.
+// Reads one number at p, at any alignment.
 template <typename T>
-T load_number(const uint8_t* p) noexcept;
+T load_number(const uint8_t* p) noexcept {
+    T value;
+    std::memcpy(&value, p, sizeof(value));
+    return value;
+}
 
 // The strings of a value, decoded one by one as the loop asks for them:
 //     for (std::string_view token : file.require_strings("tokenizer.ggml.tokens"))
@@ -120,16 +126,14 @@ class GgufFile {
     std::optional<float> find_f32(std::string_view key) const;
     std::optional<bool> find_bool(std::string_view key) const;
     std::optional<std::string_view> find_string(std::string_view key) const;
-    std::optional<GgufStrings> find_strings(std::string_view key) const;             // ARRAY/STRING
-    std::optional<std::vector<float>> find_f32_array(std::string_view key) const;    // ARRAY/FLOAT32
-    std::optional<std::vector<int32_t>> find_i32_array(std::string_view key) const;  // ARRAY/INT32
+    std::optional<GgufStrings> find_strings(std::string_view key) const;           // ARRAY/STRING
+    std::optional<std::vector<float>> find_f32_array(std::string_view key) const;  // ARRAY/FLOAT32
     uint32_t require_u32(std::string_view key) const;
     float require_f32(std::string_view key) const;
     bool require_bool(std::string_view key) const;
     std::string_view require_string(std::string_view key) const;
     GgufStrings require_strings(std::string_view key) const;
     std::vector<float> require_f32_array(std::string_view key) const;
-    std::vector<int32_t> require_i32_array(std::string_view key) const;
 
     // Tensors. require: FormatError when it is missing or its dimensions differ (trailing ones do not count).
     const GgufTensor* find(std::string_view name) const noexcept;
@@ -139,9 +143,9 @@ class GgufFile {
     void give_back(const GgufTensor& tensor) const noexcept;
 
   private:
-    void parse();
-    const GgufEntry* find_typed(std::string_view key, GgufValueType type, GgufValueType element_type) const;
-    [[noreturn]] void throw_missing(std::string_view key, const char* expected) const;
+    // A missing key is nullptr or a FormatError; a value of another type is a FormatError.
+    const GgufEntry* find_typed(std::string_view key, GgufValueType element_type, bool is_array) const;
+    const GgufEntry& require_typed(std::string_view key, GgufValueType element_type, bool is_array) const;
 
     MappedFile file_;
     uint32_t version_ = 0;
