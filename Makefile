@@ -1,0 +1,100 @@
+# What a person runs here; `make help` lists it. Each works as the first command on a fresh clone that finds Python 3.11 or
+# newer, a C++ compiler and CMake. Everything made lies under build/; stamp files there make the second run quick.
+
+PYTHON ?= python3
+IMAGE ?= examples/photo.jpg
+LLAMA := llama-cpp-python==0.3.36
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PACKAGES := $(shell find runtime export benchmarks csrc -type f -not -name '*.pyc')
+SOURCES := $(PACKAGES) setup.py pyproject.toml CMakeLists.txt README.md LICENSE
+CXX_FILES := $(filter %.cc %.h,$(PACKAGES))
+WHEEL := build/wheels/pocketvlm-*.whl
+PIP = bin/pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test test-full lint format clean tools
+
+help:  ## list the commands
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+demo: build/demo/installed $(if $(MODEL),,build/demo/exported)  ## describe a picture: make demo [IMAGE=file] [MODEL=folder or hub id]
+	@$(if $(MODEL),,printf '%s\n' '' \
+	  'The weights of this model are synthetic: random numbers in the exact shape of SmolVLM-256M-Instruct.' \
+	  'Times and memory are those of the real model; the answer below is noise. For a real answer, give a' \
+	  'real checkpoint, a folder or a hub id: make demo MODEL=HuggingFaceTB/SmolVLM-256M-Instruct')
+	@printf '\n$$ pocketvlm describe %s -m %s --max-new-tokens 48 --stats\n\n' '$(IMAGE)' $(or $(MODEL),build/demo/model)
+	@build/demo/venv/bin/pocketvlm describe '$(IMAGE)' -m $(or $(MODEL),build/demo/model) --max-new-tokens 48 --stats
+
+test: build/test/installed build/llama/installed  ## build the wheel, install it, run every test against it
+	$(call run_tests,-m "not full")
+
+test-full: build/test/installed build/llama/installed  ## as test, with the long ones
+	$(call run_tests)
+
+lint: build/test/installed  ## ruff, mypy and clang-format, and nm over the objects of the vector kernels
+	build/test/venv/bin/ruff check .
+	build/test/venv/bin/ruff format --check .
+	cd build/test && venv/bin/mypy --config-file ../../pyproject.toml --strict -p pocketvlm
+	build/test/venv/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	build/test/venv/bin/python tests/house/check_isa_objects.py csrc build
+
+format: build/test/installed  ## rewrite Python and C++ files in the house format
+	build/test/venv/bin/ruff check --fix .
+	build/test/venv/bin/ruff format .
+	build/test/venv/bin/clang-format -i $(CXX_FILES)
+
+clean:  ## remove everything that was made
+	rm -rf build *.egg-info
+
+# Tests see the installed wheel alone: PYTHONSAFEPATH keeps this folder off the path of every Python they start.
+define run_tests
+env -u PYTHONPATH PYTHONSAFEPATH=1 POCKETVLM_LLAMA_PYTHON=$(CURDIR)/build/llama/venv/bin/python \
+  build/test/venv/bin/pytest $(1) $(PYTEST_ARGS)
+endef
+
+build/wheels/built: $(SOURCES) | tools
+	@echo "building the wheel"
+	rm -rf build/lib* build/bdist* $(WHEEL)  # setuptools would put files deleted since into the wheel
+	test -x build/wheels/venv/bin/pip || $(PYTHON) -m venv build/wheels/venv
+	build/wheels/venv/$(PIP) wheel --no-deps --wheel-dir build/wheels .
+	@touch $@
+
+build/demo/installed: build/wheels/built
+	test -x build/demo/venv/bin/pip || $(PYTHON) -m venv build/demo/venv
+	build/demo/venv/$(PIP) install $(WHEEL)
+	build/demo/venv/$(PIP) install --no-deps --force-reinstall $(WHEEL)  # the version stays while the sources change
+	@touch $@
+
+build/demo/exported: $(filter export/%,$(PACKAGES)) | build/demo/installed
+	build/demo/venv/bin/pocketvlm export synthetic 256m build/demo/checkpoint --force
+	build/demo/venv/bin/pocketvlm export gguf build/demo/checkpoint build/demo/model --type q8_0 --force
+	@touch $@
+
+build/test/installed: build/wheels/built
+	test -x build/test/venv/bin/pip || $(PYTHON) -m venv build/test/venv
+	build/test/venv/$(PIP) install "$$(echo $(WHEEL))[test,lint]"
+	build/test/venv/$(PIP) install --no-deps --force-reinstall $(WHEEL)
+	@touch $@
+
+build/llama/installed: | tools
+	@echo "building $(LLAMA) once, for the comparison with llama.cpp: about four minutes"
+	test -x build/llama/venv/bin/pip || $(PYTHON) -m venv build/llama/venv
+	build/llama/venv/$(PIP) wheel --find-links build/wheels --wheel-dir build/wheels $(LLAMA)
+	build/llama/venv/$(PIP) install --find-links build/wheels $(LLAMA)
+	@touch $@
+
+tools:
+	@need() { echo "make: $$1" >&2; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || need '$(PYTHON) is missing or older than Python 3.11; name another: make PYTHON=python3.12 ...'; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || need '$(PYTHON) cannot make virtual environments; install its venv module (Debian: python3-venv)'; \
+	$(PYTHON) -c 'import sys, sysconfig, pathlib; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' \
+	  || need '$(PYTHON) has no Python.h; install its headers (Debian: python3-dev)'; \
+	command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
+	  || need 'no C++ compiler found; install one (Debian: g++) or name it: CXX=... make ...'; \
+	command -v cmake >/dev/null || need 'no CMake found; install it (Debian: cmake)'

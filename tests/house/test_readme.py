@@ -1,0 +1,75 @@
+"""The README and CONTRIBUTING name only commands, options, make targets and files that exist."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "CONTRIBUTING.md")
+WITH_SUBCOMMANDS = ("export", "bench")
+
+
+def code_of(page: str) -> list[str]:
+    """Every line of a fenced block and every span of inline code."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return [line.strip() for block in blocks for line in block.splitlines()] + spans
+
+
+def commands_of(page: str, program: str) -> list[str]:
+    return [line.removeprefix("$ ") for line in code_of(page) if re.match(rf"(\$ )?{program} ", line)]
+
+
+@functools.cache
+def help_of(*words: str) -> str:
+    command = [sys.executable, "-m", "pocketvlm", *words, "--help"]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, f"{' '.join(words)}: {result.stderr}"
+    return result.stdout
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page, "pocketvlm")})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_and_options_exist(command: str) -> None:
+    words = command.split("#")[0].split()[1:]
+    path = words[: 2 if words[0] in WITH_SUBCOMMANDS else 1]
+    options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_of(*path)))
+    assert options <= known, f"pocketvlm {' '.join(path)} --help knows {sorted(known)}"
+
+
+def test_the_readme_shows_every_command() -> None:
+    shown = {tuple(re.findall(r"[a-z]+", command)[1:3]) for command in COMMANDS}
+    for first in re.findall(r"^    ([a-z]+) ", help_of(), re.MULTILINE):
+        if first in WITH_SUBCOMMANDS:
+            for second in re.findall(r"^    ([a-z]+) ", help_of(first), re.MULTILINE):
+                assert (first, second) in shown
+        else:
+            assert first in {words[0] for words in shown}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {command.split()[1] for command in commands_of(page, "make")}
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page: str) -> None:
+    """Inline code and links that look like a path of the tree."""
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    tops = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"build"}
+    paths = [span for span in code_of(page) if re.fullmatch(r"[\w./-]+", span) and span.split("/")[0] in tops]
+    missing = [path for path in [*links, *paths] if "/" in path and not (ROOT / path).exists()]
+    assert not missing
