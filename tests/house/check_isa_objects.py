@@ -33,7 +33,7 @@ def mergeable_symbols(objects: list[Path]) -> list[str]:
 
 
 def objects_of(source_folder: Path, build_folder: Path) -> list[Path]:
-    """The objects of every ISA kernel for this machine, by their sources' names; SystemExit if one is missing."""
+    """The objects of every ISA kernel for this machine, by their sources' names; exits if one is missing."""
     prefix = ISA_PREFIX[platform.machine()]
     sources = sorted(source_folder.glob(f"kernels/**/{prefix}*.cc"))
     if not sources:
