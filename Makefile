@@ -57,34 +57,37 @@ env -u PYTHONPATH PYTHONSAFEPATH=1 POCKETVLM_LLAMA_PYTHON=$(CURDIR)/build/llama/
 endef
 
 build/wheels/built: $(SOURCES) | tools
-	@echo "building the wheel"
-	rm -rf build/lib* build/bdist* $(WHEEL)  # setuptools would put files deleted since into the wheel
-	test -x build/wheels/venv/bin/pip || $(PYTHON) -m venv build/wheels/venv
-	build/wheels/venv/$(PIP) wheel --no-deps --wheel-dir build/wheels .
+	@echo "Building the wheel"
+	@rm -rf build/lib* build/bdist* $(WHEEL)  # setuptools would put files deleted since into the wheel
+	@test -x build/wheels/venv/bin/pip || $(PYTHON) -m venv build/wheels/venv
+	@build/wheels/venv/$(PIP) wheel --no-deps --wheel-dir build/wheels .
 	@touch $@
 
 build/demo/installed: build/wheels/built
-	test -x build/demo/venv/bin/pip || $(PYTHON) -m venv build/demo/venv
-	build/demo/venv/$(PIP) install $(WHEEL)
-	build/demo/venv/$(PIP) install --no-deps --force-reinstall $(WHEEL)  # the version stays while the sources change
+	@echo "Installing it into build/demo/venv"
+	@test -x build/demo/venv/bin/pip || $(PYTHON) -m venv build/demo/venv
+	@build/demo/venv/$(PIP) install $(WHEEL)
+	@build/demo/venv/$(PIP) install --no-deps --force-reinstall $(WHEEL)  # the version stays while sources change
 	@touch $@
 
 build/demo/exported: $(filter export/%,$(PACKAGES)) | build/demo/installed
-	build/demo/venv/bin/pocketvlm export synthetic 256m build/demo/checkpoint --force
-	build/demo/venv/bin/pocketvlm export gguf build/demo/checkpoint build/demo/model --type q8_0 --force
+	@echo "Making a checkpoint in the shape of SmolVLM-256M-Instruct and exporting it as q8_0"
+	@build/demo/venv/bin/pocketvlm export synthetic 256m build/demo/checkpoint --force
+	@build/demo/venv/bin/pocketvlm export gguf build/demo/checkpoint build/demo/model --type q8_0 --force
 	@touch $@
 
 build/test/installed: build/wheels/built
-	test -x build/test/venv/bin/pip || $(PYTHON) -m venv build/test/venv
-	build/test/venv/$(PIP) install "$$(echo $(WHEEL))[test,lint]"
-	build/test/venv/$(PIP) install --no-deps --force-reinstall $(WHEEL)
+	@echo "Installing it into build/test/venv, with what tests and linters need"
+	@test -x build/test/venv/bin/pip || $(PYTHON) -m venv build/test/venv
+	@build/test/venv/$(PIP) install "$$(echo $(WHEEL))[test,lint]"
+	@build/test/venv/$(PIP) install --no-deps --force-reinstall $(WHEEL)
 	@touch $@
 
 build/llama/installed: | tools
-	@echo "building $(LLAMA) once, for the comparison with llama.cpp: about four minutes"
-	test -x build/llama/venv/bin/pip || $(PYTHON) -m venv build/llama/venv
-	build/llama/venv/$(PIP) wheel --find-links build/wheels --wheel-dir build/wheels $(LLAMA)
-	build/llama/venv/$(PIP) install --find-links build/wheels $(LLAMA)
+	@echo "Building $(LLAMA) for the comparison with llama.cpp: once, about four minutes"
+	@test -x build/llama/venv/bin/pip || $(PYTHON) -m venv build/llama/venv
+	@build/llama/venv/$(PIP) wheel --no-deps --find-links build/wheels --wheel-dir build/wheels $(LLAMA)
+	@build/llama/venv/$(PIP) install --find-links build/wheels $(LLAMA)
 	@touch $@
 
 tools:
