@@ -1,0 +1,147 @@
+"""Runs an exported pair in llama.cpp: loads both files, tokenizes, and decodes greedily from given embeddings.
+
+    python llama_greedy.py TEXT.gguf MMPROJ.gguf REQUEST.npz ANSWER.json
+
+A script of its own, because llama-cpp-python lives in another virtual environment than the tests. REQUEST.npz holds
+"texts" (JSON, a list of strings to tokenize), "max_new_tokens" and one array "prompt/{name}" [positions, hidden]
+float32 for each prompt. ANSWER.json gets what llama.cpp made of them. Only the low-level API is used: nothing stands
+between the test and llama.cpp's own functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import llama_cpp, mtmd_cpp
+
+CONTEXT = 2048  # positions; more than any prompt and its answer here
+GGML_TYPE_F32 = 0
+
+
+def main(arguments: list[str]) -> int:
+    """Answers one request. Returns the exit code: 1 if llama.cpp refuses a file or a batch (it says why on stderr)."""
+    text_path, projector_path, request_path, answer_path = map(Path, arguments)
+    request = np.load(request_path)
+    texts: list[str] = json.loads(str(request["texts"]))
+    max_new_tokens = int(request["max_new_tokens"])
+
+    llama_cpp.llama_backend_init()
+    model_parameters = llama_cpp.llama_model_default_params()
+    model_parameters.n_gpu_layers = 0
+    model = llama_cpp.llama_model_load_from_file(bytes(text_path), model_parameters)
+    if not model:
+        print(f"{text_path.name}: llama.cpp cannot load it", file=sys.stderr)
+        return 1
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    projector_parameters = mtmd_cpp.mtmd_context_params_default()
+    projector_parameters.use_gpu = False
+    projector_parameters.warmup = False
+    projector = mtmd_cpp.mtmd_init_from_file(bytes(projector_path), model, projector_parameters)
+    if not projector:
+        print(f"{projector_path.name}: llama.cpp cannot load it", file=sys.stderr)
+        return 1
+
+    size = llama_cpp.llama_vocab_n_tokens(vocab)
+    answer: dict[str, Any] = {
+        "supports_vision": bool(mtmd_cpp.mtmd_support_vision(projector)),
+        "vocab_size": size,
+        "end_of_generation": [i for i in range(size) if llama_cpp.llama_vocab_is_eog(vocab, i)],
+        "control": [i for i in range(size) if llama_cpp.llama_vocab_is_control(vocab, i)],
+        "token_ids": [tokenize(vocab, text) for text in texts],
+        "generated": {},
+    }
+    for key in request.files:
+        if key.startswith("prompt/"):
+            with new_context(model) as context:
+                generated = greedy(context, request[key], size, max_new_tokens)
+            answer["generated"][key.removeprefix("prompt/")] = generated
+    mtmd_cpp.mtmd_free(projector)
+    llama_cpp.llama_model_free(model)
+    answer_path.write_text(json.dumps(answer))
+    return 0
+
+
+def tokenize(vocab: Any, text: str) -> list[int]:
+    """Token ids of plain text: markers in it stay text, nothing is put before it."""
+    data = text.encode()
+    room = (llama_cpp.llama_token * (len(data) + 8))()
+    count = llama_cpp.llama_tokenize(vocab, data, len(data), room, len(room), False, False)
+    if count < 0:
+        raise RuntimeError(f"llama_tokenize: {count} for {text!r}")
+    return list(room[:count])
+
+
+@contextmanager
+def new_context(model: Any) -> Iterator[Any]:
+    """A context that computes in float32 throughout: f32 KV cache, no flash attention (it keeps f16 sums)."""
+    parameters = llama_cpp.llama_context_default_params()
+    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = CONTEXT
+    parameters.n_threads = parameters.n_threads_batch = 1
+    parameters.type_k = parameters.type_v = GGML_TYPE_F32
+    parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    context = llama_cpp.llama_init_from_model(model, parameters)
+    if not context:
+        raise RuntimeError("llama_init_from_model: no context")
+    try:
+        yield context
+    finally:
+        llama_cpp.llama_free(context)
+
+
+def greedy(
+    context: Any, embeddings: npt.NDArray[np.float32], vocab_size: int, max_new_tokens: int
+) -> dict[str, Any]:
+    """Feeds embeddings [positions, hidden] as the prompt, then each chosen token by its id; ignores stop tokens.
+
+    Returns:
+        "token_ids" [max_new_tokens], and "logits_rms" of the prompt's last position, for scale.
+    """
+    positions, hidden = embeddings.shape
+    prompt = llama_cpp.llama_batch_init(positions, hidden, 1)
+    ctypes.memmove(prompt.embd, np.ascontiguousarray(embeddings, np.float32).ctypes.data, embeddings.size * 4)
+    _number(prompt, first_position=0, count=positions)
+    logits = _decode(context, prompt, vocab_size)
+    llama_cpp.llama_batch_free(prompt)
+    rms = float(np.sqrt(np.mean(logits.astype(np.float64) ** 2)))
+
+    step = llama_cpp.llama_batch_init(1, 0, 1)
+    token_ids: list[int] = []
+    while True:
+        token_ids.append(int(logits.argmax()))
+        if len(token_ids) == max_new_tokens:
+            break
+        step.token[0] = token_ids[-1]
+        _number(step, first_position=positions + len(token_ids) - 1, count=1)
+        logits = _decode(context, step, vocab_size)
+    llama_cpp.llama_batch_free(step)
+    return {"token_ids": token_ids, "logits_rms": rms}
+
+
+def _number(batch: Any, *, first_position: int, count: int) -> None:
+    """Gives a batch its positions, all of sequence 0, logits for the last one."""
+    batch.n_tokens = count
+    for i in range(count):
+        batch.pos[i] = first_position + i
+        batch.n_seq_id[i] = 1
+        batch.seq_id[i][0] = 0
+        batch.logits[i] = i == count - 1
+
+
+def _decode(context: Any, batch: Any, vocab_size: int) -> npt.NDArray[np.float32]:
+    status = llama_cpp.llama_decode(context, batch)
+    if status != 0:
+        raise RuntimeError(f"llama_decode: {status}")
+    logits = llama_cpp.llama_get_logits_ith(context, batch.n_tokens - 1)
+    return np.ctypeslib.as_array(logits, (vocab_size,)).copy()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
