@@ -1,0 +1,131 @@
+"""Image sizes -> tile plans, and conversations -> token ids with the image tokens placed.
+
+No pixel is touched here: `_core.preprocess` carries a plan out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from . import chat_template
+from .chat_template import TileGrid
+from .config import ProcessorConfig
+from .errors import InputError, UnsupportedError
+from .messages import Message
+from .tokenizer import Tokenizer
+
+# Idefics3's absolute maximum for a side after the first resize.
+_MAX_IMAGE_SIZE = 4096
+
+
+class ImageSize(NamedTuple):
+    """Pixels, in the order of array shapes."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How one image becomes tiles: resize to `resized`, then to `split`, cut, and add the whole as last tile."""
+
+    resized: ImageSize
+    split: ImageSize | None  # None: one tile, squashed from `resized`
+    grid: TileGrid
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles, the global one included."""
+        return self.grid.rows * self.grid.cols + 1
+
+
+def plan_tiles(size: ImageSize, config: ProcessorConfig, *, split: bool) -> TilePlan:
+    """Plans the tiles of an image, in the arithmetic of Idefics3ImageProcessor (float64 proportions, truncated).
+
+    Args:
+        size: The image as loaded, at least 1x1.
+        config: The processor of the checkpoint.
+        split: Whether to cut the image into tiles.
+    """
+    resized = _cap(_scale_longest_edge(size, config.longest_edge))
+    if not split:
+        return TilePlan(resized, None, TileGrid(0, 0))
+    tile = config.tile_size
+    enlarged = _round_up_to_tiles(resized, tile)
+    if enlarged == ImageSize(tile, tile):
+        return TilePlan(resized, enlarged, TileGrid(0, 0))
+    return TilePlan(resized, enlarged, TileGrid(enlarged.height // tile, enlarged.width // tile))
+
+
+def _scale_longest_edge(size: ImageSize, longest_edge: int) -> ImageSize:
+    """The longest edge becomes `longest_edge`, also upwards; the other one keeps proportion and is made even."""
+    aspect_ratio = size.width / size.height
+    if size.width >= size.height:
+        height = int(longest_edge / aspect_ratio)
+        return ImageSize(max(height + height % 2, 1), longest_edge)
+    width = int(longest_edge * aspect_ratio)
+    return ImageSize(longest_edge, max(width + width % 2, 1))
+
+
+def _cap(size: ImageSize) -> ImageSize:
+    aspect_ratio = size.width / size.height
+    if size.width >= size.height and size.width > _MAX_IMAGE_SIZE:
+        return ImageSize(max(int(_MAX_IMAGE_SIZE / aspect_ratio), 1), _MAX_IMAGE_SIZE)
+    if size.height > size.width and size.height > _MAX_IMAGE_SIZE:
+        return ImageSize(_MAX_IMAGE_SIZE, max(int(_MAX_IMAGE_SIZE * aspect_ratio), 1))
+    return size
+
+
+def _round_up_to_tiles(size: ImageSize, tile: int) -> ImageSize:
+    """Both sides become multiples of `tile`; the proportions are only nearly kept."""
+    aspect_ratio = size.width / size.height
+    if size.width >= size.height:
+        width = math.ceil(size.width / tile) * tile
+        return ImageSize(math.ceil(int(width / aspect_ratio) / tile) * tile, width)
+    height = math.ceil(size.height / tile) * tile
+    return ImageSize(height, math.ceil(int(height * aspect_ratio) / tile) * tile)
+
+
+class Processor:
+    """Tokenizer, prompt format and processor configuration of one checkpoint."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Reads tokenizer.json and the processor files of `folder`.
+
+        Raises:
+            FormatError: A file or a value is missing or damaged.
+            UnsupportedError: The tokenizer belongs to another prompt format.
+        """
+        self.config = ProcessorConfig.from_folder(folder)
+        self.tokenizer = Tokenizer(Path(folder) / "tokenizer.json")
+        missing = [m for m in chat_template.REQUIRED_MARKERS if self.tokenizer.token_to_id(m) is None]
+        if missing:
+            raise UnsupportedError(
+                f"{folder}: the tokenizer has no {', '.join(missing)}; only the prompt format of SmolVLM is supported"
+            )
+        self.tokenizer.reserve(chat_template.all_markers())
+        self._image_token_id = self.tokenizer.token_to_id(chat_template.IMAGE_TOKEN)
+
+    def stop_token_ids(self) -> list[int]:
+        """Returns the ids of the markers that end an answer."""
+        ids = [self.tokenizer.token_to_id(marker) for marker in chat_template.STOP_MARKERS]
+        return [id for id in ids if id is not None]
+
+    def encode(self, messages: Sequence[Message], plans: Sequence[TilePlan]) -> list[int]:
+        """Returns the token ids of the prompt: `image_seq_len` image tokens for every tile of every plan.
+
+        Raises:
+            InputError: A text is not valid Unicode, or image tokens came out otherwise than planned.
+        """
+        image_seq_len = self.config.image_seq_len
+        grids = [plan.grid for plan in plans]
+        token_ids = self.tokenizer.encode_segments(chat_template.render(messages, grids, image_seq_len))
+        expected = sum(plan.num_tiles for plan in plans) * image_seq_len
+        found = token_ids.count(self._image_token_id) if self._image_token_id is not None else 0
+        if found != expected:
+            raise InputError(f"the prompt has {found} image tokens, the images need {expected}")
+        return token_ids
