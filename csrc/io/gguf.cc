@@ -104,8 +104,9 @@ std::pair<GgufTensor, uint64_t> read_tensor_info(HeaderReader& in) {
 
     const auto type_id = in.number<uint32_t>("type");
     const QuantTraits* const type = find_traits(type_id);
-    if (type == nullptr)
+    if (type == nullptr) {
         in.fail_unsupported(concat("type ", type_id, ", expected one of ", known_quant_types()));
+    }
     tensor.type = type->type;
     if (tensor.ne[0] % type->block_size != 0) {
         in.fail(
@@ -378,15 +379,15 @@ const GgufTensor* GgufFile::find(std::string_view name) const noexcept {
     return find_by_name(tensors_, &GgufTensor::name, tensors_by_name_, name);
 }
 
-const GgufTensor& GgufFile::require(std::string_view name, std::initializer_list<int64_t> ne) const {
+const GgufTensor& GgufFile::require(std::string_view name, const std::vector<int64_t>& ne) const {
     const GgufTensor* const tensor = find(name);
-    const std::string expected = dims_string(ne.begin(), ne.size());
+    const std::string expected = dims_string(ne.data(), ne.size());
     if (tensor == nullptr) {
         throw FormatError(concat(path(), ": tensor ", name, ": missing, expected ", expected));
     }
     for (size_t i = 0; i < std::max(ne.size(), tensor->ne.size()); ++i) {
         const int64_t found = i < tensor->ne.size() ? tensor->ne[i] : 1;
-        if (found != (i < ne.size() ? ne.begin()[i] : 1)) {
+        if (found != (i < ne.size() ? ne[i] : 1)) {
             throw FormatError(
                 concat(path(), ": tensor ", name, ": ", shape_string(*tensor), ", expected ", expected));
         }

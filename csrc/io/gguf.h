@@ -13,7 +13,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <string>
@@ -111,7 +110,7 @@ struct GgufTensor {
 // Views (keys, strings, tensors) are good for as long as the GgufFile lives, also after it is moved.
 class GgufFile {
   public:
-    // Throws InputError (cannot be opened), FormatError (malformed), UnsupportedError (unknown tensor type).
+    // Throws FormatError (missing or malformed), UnsupportedError (a tensor type not known here).
     explicit GgufFile(std::string path);
 
     const std::string& path() const noexcept { return file_.path(); }
@@ -137,7 +136,7 @@ class GgufFile {
 
     // Tensors. require: FormatError when it is missing or its dimensions differ (trailing ones do not count).
     const GgufTensor* find(std::string_view name) const noexcept;
-    const GgufTensor& require(std::string_view name, std::initializer_list<int64_t> ne) const;
+    const GgufTensor& require(std::string_view name, const std::vector<int64_t>& ne) const;
 
     // Lets the system take back the tensor's mapped pages once it has been packed; it stays readable.
     void give_back(const GgufTensor& tensor) const noexcept;

@@ -41,12 +41,13 @@ MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
     }
     // O_NONBLOCK: a FIFO without a writer is refused below instead of waited for.
     const FileDescriptor fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    if (fd.get() < 0) throw InputError(concat(path_, ": cannot be opened: ", reason(errno)));
+    if (fd.get() < 0) throw FormatError(concat(path_, ": cannot be opened: ", reason(errno)));
     struct stat status{};
-    if (::fstat(fd.get(), &status) != 0) throw InputError(concat(path_, ": cannot be read: ", reason(errno)));
+    if (::fstat(fd.get(), &status) != 0)
+        throw FormatError(concat(path_, ": cannot be read: ", reason(errno)));
     if (!S_ISREG(status.st_mode)) {
         const char* found = S_ISDIR(status.st_mode) ? "a directory" : "not a regular file";
-        throw InputError(concat(path_, ": ", found, ", expected a file"));
+        throw FormatError(concat(path_, ": ", found, ", expected a file"));
     }
     size_ = static_cast<size_t>(status.st_size);
     if (size_ == 0) return;  // mmap refuses a length of 0
@@ -55,7 +56,7 @@ MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
         const int error = errno;
         const std::string message = concat(path_, ": ", size_, " bytes cannot be mapped: ", reason(error));
         if (error == ENOMEM) throw OutOfBudgetError(message);
-        throw InputError(message);
+        throw FormatError(message);
     }
     data_ = static_cast<const uint8_t*>(address);
 }

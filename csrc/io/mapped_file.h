@@ -14,8 +14,9 @@ namespace pocketvlm {
 // replaced by rename, which leaves the old file whole for those who have it open.
 class MappedFile {
   public:
-    // Throws InputError (path, reason) when the path is missing, not readable or not a regular file. An empty
-    // file is no error here: data() is then nullptr and size() 0.
+    // Throws FormatError (path, reason) when the file is missing, not readable or not a regular file, and
+    // OutOfBudgetError when no room is left to map it. An empty file is no error here: data() is then nullptr
+    // and size() 0.
     explicit MappedFile(std::string path);
     ~MappedFile();
     MappedFile(MappedFile&& other) noexcept;

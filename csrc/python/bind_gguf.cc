@@ -2,7 +2,11 @@
 // them.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
 
+#include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -85,11 +89,28 @@ py::dict tensors(const GgufFile& file) {
     return dict;
 }
 
-py::array_t<uint8_t> tensor_data(const GgufFile& file, const std::string& name) {
+const GgufTensor& tensor_of(const GgufFile& file, const std::string& name) {
     const GgufTensor* const tensor = file.find(name);
     if (tensor == nullptr) throw py::key_error(concat(file.path(), ": no tensor ", name));
-    return py::array_t<uint8_t>(static_cast<py::ssize_t>(tensor->nbytes), tensor->data);
+    return *tensor;
 }
+
+py::array_t<uint8_t> tensor_data(const GgufFile& file, const std::string& name) {
+    const GgufTensor& tensor = tensor_of(file, name);
+    return py::array_t<uint8_t>(static_cast<py::ssize_t>(tensor.nbytes), tensor.data);
+}
+
+py::list require_strings(const GgufFile& file, const std::string& key) {
+    py::list values;
+    for (const std::string_view text : file.require_strings(key)) values.append(to_python(text));
+    return values;
+}
+
+void require_tensor(const GgufFile& file, const std::string& name, const std::vector<int64_t>& ne) {
+    file.require(name, ne);
+}
+
+void give_back(const GgufFile& file, const std::string& name) { file.give_back(tensor_of(file, name)); }
 
 py::array_t<float> dequantize(const std::string& type_name, const py::object& blocks) {
     const py::array_t<uint8_t> src = checked_array<uint8_t>(blocks, "blocks", {"nbytes"});
@@ -123,12 +144,22 @@ py::array_t<uint8_t> quantize_q8_0(const py::object& weights) {
 
 void bind_gguf(py::module_& m) {
     py::class_<GgufFile>(m, "GgufFile")
-        .def(py::init<std::string>(), py::arg("path"))
-        .def_property_readonly("path", &GgufFile::path)
+        .def(py::init([](const std::filesystem::path& path) { return GgufFile(path.string()); }),
+             py::arg("path"))
         .def_property_readonly("version", &GgufFile::version)
         .def_property_readonly("metadata", &metadata)
         .def_property_readonly("tensors", &tensors)
-        .def("tensor_data", &tensor_data, py::arg("name"));
+        .def("tensor_data", &tensor_data, py::arg("name"))
+        // What csrc/model reads a file through, for the tests of its errors.
+        .def("require_u32", &GgufFile::require_u32, py::arg("key"))
+        .def("require_f32", &GgufFile::require_f32, py::arg("key"))
+        .def("require_bool", &GgufFile::require_bool, py::arg("key"))
+        .def("require_string", &GgufFile::require_string, py::arg("key"))
+        .def("require_strings", &require_strings, py::arg("key"))
+        .def("require_f32_array", &GgufFile::require_f32_array, py::arg("key"))
+        .def("find_u32", &GgufFile::find_u32, py::arg("key"))
+        .def("require_tensor", &require_tensor, py::arg("name"), py::arg("ne"))
+        .def("give_back", &give_back, py::arg("name"));
 
     py::module_ quant = m.def_submodule("quant", "Reference conversions between float32 and the disk types.");
     quant.def("dequantize", &dequantize, py::arg("type_name"), py::arg("blocks"));
