@@ -17,6 +17,9 @@ from pathlib import Path
 # nm's letters for definitions that may be merged: weak functions, weak objects, unique globals.
 MERGEABLE = "WwVvu"
 
+# The address of the exception handler, for noexcept functions: no code, and the same in every object.
+HARMLESS = {"DW.ref.__gxx_personality_v0"}
+
 ISA_PREFIX = {"x86_64": "x86_", "AMD64": "x86_", "aarch64": "arm_", "arm64": "arm_"}
 
 
@@ -27,7 +30,7 @@ def mergeable_symbols(objects: list[Path]) -> list[str]:
         command = ["nm", "--defined-only", "--demangle", str(path)]
         for line in subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines():
             _, letter, symbol = line.split(maxsplit=2)
-            if letter in MERGEABLE:
+            if letter in MERGEABLE and symbol not in HARMLESS:
                 found.append(f"{path}: {letter} {symbol}")
     return found
 
