@@ -1,0 +1,26 @@
+// What the processor and the operating system together allow. Choosing kernels from it is kernel_table's task.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace pocketvlm {
+
+struct CpuFeatures {
+    bool avx2 = false;
+    bool fma = false;
+    bool f16c = false;
+    bool avx512f = false;
+    bool avx512bw = false;
+    bool avx512dq = false;
+    bool avx512vl = false;
+    bool avx512_vnni = false;
+};
+
+// Asks cpuid, and xgetbv for the registers that the operating system saves. All false on other architectures.
+CpuFeatures detect_cpu_features() noexcept;
+
+// The names of those that are there, as /proc/cpuinfo spells them.
+std::vector<std::string> feature_names(const CpuFeatures& features);
+
+}  // namespace pocketvlm

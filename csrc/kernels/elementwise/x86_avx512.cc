@@ -1,0 +1,23 @@
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/elementwise/vector.inl"
+#include "kernels/simd/f32_avx512.h"
+
+namespace pocketvlm::avx512 {
+
+void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n, float* y) noexcept {
+    layer_norm_vector<F32x16>(x, weight, bias, epsilon, n, y);
+}
+
+void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept {
+    rms_norm_vector<F32x16>(x, weight, epsilon, n, y);
+}
+
+void gelu_tanh(float* x, int64_t n) noexcept { gelu_tanh_vector<F32x16>(x, n); }
+
+void silu_mul(float* gate, const float* up, int64_t n) noexcept { silu_mul_vector<F32x16>(gate, up, n); }
+
+void half_from_float(const float* x, int64_t n, uint16_t* y) noexcept { half_from_float_vector<F32x16>(x, n, y); }
+
+void float_from_half(const uint16_t* x, int64_t n, float* y) noexcept { float_from_half_vector<F32x16>(x, n, y); }
+
+}  // namespace pocketvlm::avx512

@@ -1,0 +1,40 @@
+// gemm_f32 on a vector type V of simd/, for panels of N vectors and up to R rows at a time.
+#pragma once
+
+#include "kernels/gemm/gemm.h"
+#include "kernels/simd/tile.inl"
+
+namespace pocketvlm {
+namespace {
+
+template <typename V, int N>
+void store_row(const GemmOutput& output, int64_t row, const V (&sums)[N]) noexcept {
+    float* y = output.y + row * output.y_stride;
+    for (int n = 0; n < N; ++n) {
+        const int64_t column = n * V::kWidth;
+        const int64_t count = output.columns - column < V::kWidth ? output.columns - column : V::kWidth;
+        if (count <= 0) return;
+        V sum = sums[n];
+        if (output.bias != nullptr) sum = sum + V::load_first(output.bias + column, count);
+        if (output.accumulate) sum = sum + V::load_first(y + column, count);
+        sum.store_first(y + column, count);
+    }
+}
+
+template <typename V, int N, int R>
+void gemm_f32_vector(const float* x, int64_t x_stride, int64_t rows, const float* panel, int64_t k,
+                     const GemmOutput& output) noexcept {
+    for (int64_t row = 0; row < rows; row += R) {
+        with_row_count<R>(rows - row < R ? rows - row : R, [&](auto count) {
+            V acc[count.value][N];
+            for (auto& sums : acc) {
+                for (V& sum : sums) sum = V::zero();
+            }
+            multiply_tile(x + row * x_stride, x_stride, panel, N * V::kWidth, k, acc);
+            for (int r = 0; r < count.value; ++r) store_row(output, row + r, acc[r]);
+        });
+    }
+}
+
+}  // namespace
+}  // namespace pocketvlm

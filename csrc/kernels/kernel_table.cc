@@ -1,0 +1,120 @@
+#include "kernels/kernel_table.h"
+
+#include "base/check.h"
+
+namespace pocketvlm {
+namespace {
+
+bool runs_anywhere(const CpuFeatures&) { return true; }
+
+#if defined(__x86_64__)
+bool runs_avx2(const CpuFeatures& cpu) { return cpu.avx2 && cpu.fma && cpu.f16c; }
+bool runs_avx512(const CpuFeatures& cpu) {
+    return runs_avx2(cpu) && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl;
+}
+bool runs_avx512_vnni(const CpuFeatures& cpu) { return runs_avx512(cpu) && cpu.avx512_vnni; }
+#endif
+
+}  // namespace
+
+// A column that names another row's kernel borrows it. RoPE, resize and normalise are memory-bound or rare here.
+const std::vector<KernelTable>& kernel_tables() {
+    static const std::vector<KernelTable> tables{
+#if defined(__x86_64__)
+        {
+            "avx512_vnni",
+            runs_avx512_vnni,
+            {avx512::gemm_f32, avx512::kGemmNr},
+            {avx512_vnni::gemm_i8, avx512_vnni::kGemmNr, avx512_vnni::kWeightOffset},
+            avx512::quantize_row_i8,
+            avx512::attend_block,
+            avx512::layer_norm,
+            avx512::rms_norm,
+            avx512::gelu_tanh,
+            avx512::silu_mul,
+            scalar::rope_interleaved,
+            avx512::half_from_float,
+            avx512::float_from_half,
+            scalar::resize_horizontal_u8,
+            scalar::resize_vertical_u8,
+            scalar::normalize_patches_f32,
+        },
+        {
+            "avx512",
+            runs_avx512,
+            {avx512::gemm_f32, avx512::kGemmNr},
+            {avx2::gemm_i8, avx2::kGemmNr, 0},
+            avx512::quantize_row_i8,
+            avx512::attend_block,
+            avx512::layer_norm,
+            avx512::rms_norm,
+            avx512::gelu_tanh,
+            avx512::silu_mul,
+            scalar::rope_interleaved,
+            avx512::half_from_float,
+            avx512::float_from_half,
+            scalar::resize_horizontal_u8,
+            scalar::resize_vertical_u8,
+            scalar::normalize_patches_f32,
+        },
+        {
+            "avx2",
+            runs_avx2,
+            {avx2::gemm_f32, avx2::kGemmNr},
+            {avx2::gemm_i8, avx2::kGemmNr, 0},
+            avx2::quantize_row_i8,
+            avx2::attend_block,
+            avx2::layer_norm,
+            avx2::rms_norm,
+            avx2::gelu_tanh,
+            avx2::silu_mul,
+            scalar::rope_interleaved,
+            avx2::half_from_float,
+            avx2::float_from_half,
+            scalar::resize_horizontal_u8,
+            scalar::resize_vertical_u8,
+            scalar::normalize_patches_f32,
+        },
+#endif
+        {
+            "scalar",
+            runs_anywhere,
+            {scalar::gemm_f32, scalar::kGemmNr},
+            {scalar::gemm_i8, scalar::kGemmNr, 0},
+            scalar::quantize_row_i8,
+            scalar::attend_block,
+            scalar::layer_norm,
+            scalar::rms_norm,
+            scalar::gelu_tanh,
+            scalar::silu_mul,
+            scalar::rope_interleaved,
+            scalar::half_from_float,
+            scalar::float_from_half,
+            scalar::resize_horizontal_u8,
+            scalar::resize_vertical_u8,
+            scalar::normalize_patches_f32,
+        },
+    };
+    return tables;
+}
+
+std::vector<const KernelTable*> select_kernels(const CpuFeatures& features) {
+    std::vector<const KernelTable*> rows;
+    for (const KernelTable& table : kernel_tables()) {
+        if (table.runs_on(features)) rows.push_back(&table);
+    }
+    return rows;
+}
+
+const KernelTable& kernels_for(const std::string& isa, const CpuFeatures& features) {
+    const std::vector<const KernelTable*> rows = select_kernels(features);
+    if (isa.empty()) return *rows.front();
+    std::string there;
+    for (const KernelTable* row : rows) {
+        if (isa == row->isa) return *row;
+        there += (there.empty() ? "" : ", ") + std::string(row->isa);
+    }
+    throw UnsupportedError(concat("isa: ", isa, " is not available, expected one of: ", there));
+}
+
+}  // namespace pocketvlm

@@ -1,0 +1,48 @@
+// The dispatch page: which kernels each instruction set (ISA) runs. A model chooses its row once, at load, packs its
+// weights for it and keeps it; nothing here is global state.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/cpu_features.h"
+#include "kernels/attention/attention.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/normalize/normalize.h"
+#include "kernels/quantize_row/quantize_row.h"
+#include "kernels/resize/resize.h"
+
+namespace pocketvlm {
+
+struct KernelTable {
+    const char* isa;
+    bool (*runs_on)(const CpuFeatures& features);
+
+    GemmF32Kernel gemm_f32;
+    GemmI8Kernel gemm_i8;
+    QuantizeRowI8 quantize_row_i8;
+    AttendBlock attend_block;
+    LayerNorm layer_norm;
+    RmsNorm rms_norm;
+    GeluTanh gelu_tanh;
+    SiluMul silu_mul;
+    RopeInterleaved rope_interleaved;
+    HalfFromFloat half_from_float;
+    FloatFromHalf float_from_half;
+    ResizeHorizontalU8 resize_horizontal_u8;
+    ResizeVerticalU8 resize_vertical_u8;
+    NormalizePatchesF32 normalize_patches_f32;
+};
+
+// Every row compiled for this architecture, best first; the last is scalar.
+const std::vector<KernelTable>& kernel_tables();
+
+// The rows that a processor with these features can run, best first. Pure, so that any host can tell for any CPU.
+std::vector<const KernelTable*> select_kernels(const CpuFeatures& features);
+
+// The row of that name, or the best one for an empty name. Throws UnsupportedError, listing what is there, when the
+// processor cannot run it or there is none of that name.
+const KernelTable& kernels_for(const std::string& isa, const CpuFeatures& features);
+
+}  // namespace pocketvlm

@@ -1,0 +1,26 @@
+// Activations to int8, in blocks of 32 along a row.
+//
+//   amax = max |x|;  scale = amax / 127;  values = round_half_even(x * (127 / amax)), all 0 when amax is 0
+//   sum = sum of values
+//
+// Exact: every instruction set gives the same bytes. A last block that is not full is filled up with zeros.
+#pragma once
+
+#include <cstdint>
+
+namespace pocketvlm {
+
+// x: [k]. values: [num_blocks, 32], scales and sums: [num_blocks], num_blocks = ceil(k / 32).
+using QuantizeRowI8 = void (*)(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
+
+namespace scalar {
+void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
+}
+namespace avx2 {
+void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
+}
+namespace avx512 {
+void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
+}
+
+}  // namespace pocketvlm

@@ -1,0 +1,39 @@
+// The register tile that matrix products and attention share: R rows times N vectors of a vector type V of simd/.
+#pragma once
+
+#include <cstdint>
+
+namespace pocketvlm {
+namespace {
+
+// acc[r][n] += sum_i a[r, i] * b[i, n-th vector], one fused multiply-add per i, in the order of i.
+// a: [R, a_stride], b: [k, b_stride]. R * N accumulators, N vectors of b and one of a have to fit the register file.
+template <typename V, int R, int N>
+void multiply_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k,
+                   V (&acc)[R][N]) noexcept {
+    for (int64_t i = 0; i < k; ++i) {
+        V column[N];
+        for (int n = 0; n < N; ++n) column[n] = V::load(b + i * b_stride + n * V::kWidth);
+        for (int r = 0; r < R; ++r) {
+            const V x = V::broadcast(a[r * a_stride + i]);
+            for (int n = 0; n < N; ++n) acc[r][n] = multiply_add(x, column[n], acc[r][n]);
+        }
+    }
+}
+
+template <int R>
+struct RowCount {
+    static constexpr int value = R;
+};
+
+// Calls f(RowCount<rows>{}) for rows in 1..R, so that the count of a remainder is a compile-time constant too.
+template <int R, typename F>
+void with_row_count(int64_t rows, const F& f) noexcept {
+    if constexpr (R > 1) {
+        if (rows < R) return with_row_count<R - 1>(rows, f);
+    }
+    f(RowCount<R>{});
+}
+
+}  // namespace
+}  // namespace pocketvlm

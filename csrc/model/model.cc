@@ -1,0 +1,234 @@
+#include "model/model.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <fstream>
+#include <map>
+
+#include "base/check.h"
+#include "base/control_group.h"
+
+namespace pocketvlm {
+namespace {
+
+std::string layer_name(const char* prefix, int64_t layer, const char* name) {
+    return concat(prefix, layer, ".", name);
+}
+
+// Takes tensors out of one file, counting them for the progress callback.
+class Loader {
+public:
+    Loader(const GgufFile& file, const Compute& compute, const std::function<void()>& loaded, size_t& weight_bytes)
+        : file_(file), compute_(compute), loaded_(loaded), weight_bytes_(weight_bytes) {}
+
+    // A tensor of n values as float32: norms, biases, position embeddings.
+    std::vector<float> vector(const std::string& name, int64_t n) const {
+        const GgufTensor* tensor = file_.find(name);
+        if (tensor == nullptr) throw FormatError(concat(file_.path(), ": tensor ", name, ": missing"));
+        if (tensor->ne[0] * tensor->num_rows() != n) {
+            throw FormatError(concat(file_.path(), ": tensor ", name, ": ", shape_string(*tensor), ", expected ", n,
+                                     " values"));
+        }
+        std::vector<float> values(static_cast<size_t>(n));
+        dequantize_row(tensor->type, tensor->data, values.data(), n);
+        finish(*tensor, values.size() * sizeof(float));
+        return values;
+    }
+
+    Linear linear(const std::string& name, int64_t n, int64_t k) const {
+        return packed(file_.require(name, {k, n}));
+    }
+
+    Linear linear_with_bias(const std::string& prefix, int64_t n, int64_t k) const {
+        Linear product = linear(prefix + ".weight", n, k);
+        product.bias = vector(prefix + ".bias", n);
+        return product;
+    }
+
+    Linear packed(const GgufTensor& tensor) const {
+        Linear product;
+        product.weight = pack_weight(packed_type_of(file_.path(), tensor), tensor, compute_);
+        finish(tensor, product.weight.panels.bytes());
+        return product;
+    }
+
+private:
+    // Gives the mapped pages back as soon as a tensor is taken, so that it is not held twice for long.
+    void finish(const GgufTensor& tensor, size_t bytes) const {
+        file_.give_back(tensor);
+        weight_bytes_ += bytes;
+        loaded_();
+    }
+
+    const GgufFile& file_;
+    const Compute& compute_;
+    const std::function<void()>& loaded_;
+    size_t& weight_bytes_;
+};
+
+VisionEncoder load_vision(const Loader& load, const GgufFile& file, const VisionConfig& config) {
+    VisionEncoder encoder;
+    encoder.config = config;
+    NormalizeConfig normalize{1.0 / 255.0, {}, {}};
+    for (int c = 0; c < 3; ++c) {
+        normalize.image_mean[c] = config.image_mean[c];
+        normalize.image_std[c] = config.image_std[c];
+    }
+    encoder.normalize = make_normalize_table(normalize);
+
+    const int64_t d = config.hidden_size, side = config.patch_size;
+    encoder.patch_embedding = load.packed(file.require("v.patch_embd.weight", {side, side, 3, d}));
+    encoder.patch_embedding.bias = load.vector("v.patch_embd.bias", d);
+    file.require("v.position_embd.weight", {d, config.num_patches()});
+    encoder.position_embedding = load.vector("v.position_embd.weight", d * config.num_patches());
+    for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+        const auto name = [i](const char* part) { return layer_name("v.blk.", i, part); };
+        VisionLayer layer;
+        layer.layer_norm1_weight = load.vector(name("ln1.weight"), d);
+        layer.layer_norm1_bias = load.vector(name("ln1.bias"), d);
+        layer.q_proj = load.linear_with_bias(name("attn_q"), d, d);
+        layer.k_proj = load.linear_with_bias(name("attn_k"), d, d);
+        layer.v_proj = load.linear_with_bias(name("attn_v"), d, d);
+        layer.out_proj = load.linear_with_bias(name("attn_out"), d, d);
+        layer.layer_norm2_weight = load.vector(name("ln2.weight"), d);
+        layer.layer_norm2_bias = load.vector(name("ln2.bias"), d);
+        layer.fc1 = load.linear_with_bias(name("ffn_up"), config.intermediate_size, d);
+        layer.fc2 = load.linear_with_bias(name("ffn_down"), d, config.intermediate_size);
+        encoder.layers.push_back(std::move(layer));
+    }
+    encoder.post_layernorm_weight = load.vector("v.post_ln.weight", d);
+    encoder.post_layernorm_bias = load.vector("v.post_ln.bias", d);
+    encoder.connector.projection =
+        load.linear("mm.model.fc.weight", config.projection_dim, d * config.scale_factor * config.scale_factor);
+    return encoder;
+}
+
+// 1 / theta^(2 i / head_dim), rounded to float32 once.
+std::vector<float> inverse_frequencies(const TextConfig& config) {
+    std::vector<float> frequencies;
+    for (int64_t i = 0; i < config.head_dim / 2; ++i) {
+        const double exponent = static_cast<double>(2 * i) / static_cast<double>(config.head_dim);
+        frequencies.push_back(static_cast<float>(1.0 / std::pow(static_cast<double>(config.rope_theta), exponent)));
+    }
+    return frequencies;
+}
+
+TextDecoder load_text(const Loader& load, const GgufFile& file, const TextConfig& config) {
+    TextDecoder decoder;
+    decoder.config = config;
+    decoder.embed_tokens = &file.require("token_embd.weight", {config.hidden_size, config.vocab_size});
+    decoder.kv_type = decoder.embed_tokens->type == QuantType::F32 ? KvType::f32 : KvType::f16;
+    decoder.inverse_frequencies = inverse_frequencies(config);
+
+    const int64_t d = config.hidden_size, ffn = config.intermediate_size;
+    const int64_t q_size = config.num_attention_heads * config.head_dim;
+    const int64_t kv_size = config.num_key_value_heads * config.head_dim;
+    for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+        const auto name = [i](const char* part) { return layer_name("blk.", i, part); };
+        TextLayer layer;
+        layer.input_layernorm = load.vector(name("attn_norm.weight"), d);
+        layer.q_proj = load.linear(name("attn_q.weight"), q_size, d);
+        layer.k_proj = load.linear(name("attn_k.weight"), kv_size, d);
+        layer.v_proj = load.linear(name("attn_v.weight"), kv_size, d);
+        layer.o_proj = load.linear(name("attn_output.weight"), d, q_size);
+        layer.post_attention_layernorm = load.vector(name("ffn_norm.weight"), d);
+        layer.gate_proj = load.linear(name("ffn_gate.weight"), ffn, d);
+        layer.up_proj = load.linear(name("ffn_up.weight"), ffn, d);
+        layer.down_proj = load.linear(name("ffn_down.weight"), d, ffn);
+        decoder.layers.push_back(std::move(layer));
+    }
+    decoder.norm = load.vector("output_norm.weight", d);
+    const bool tied = file.find("output.weight") == nullptr;
+    decoder.lm_head = load.linear(tied ? "token_embd.weight" : "output.weight", config.vocab_size, d);
+    return decoder;
+}
+
+size_t resident_bytes() {
+    std::ifstream statm("/proc/self/statm");  // pages: size, resident, ...
+    size_t size = 0, resident = 0;
+    if (!(statm >> size >> resident)) return 0;
+    return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
+// A lower bound of what the process will hold: itself, the packed weights, one tile's activations, one block of cache.
+// Past the limit the kernel would kill the process in the middle of the work; this says so before it starts.
+void check_memory_limit(const Model& model, const TextConfig& text, const VisionConfig& vision) {
+    const auto limit = control_group_memory_limit();
+    if (!limit) return;
+    size_t weights = 0;
+    for (const GgufFile* file : {&model.text_file, &model.projector_file}) {
+        const bool tied = file->find("output.weight") == nullptr;
+        for (const GgufTensor& tensor : file->tensors()) {
+            // The embedding is read from the mapped file, unless it is the head too.
+            if (tensor.name == "token_embd.weight" && !tied) continue;
+            weights += packed_bytes(packed_type_of(file->path(), tensor), tensor, *model.kernels);
+        }
+    }
+    const size_t cache = KvCache(text, KvType::f16).block_bytes();
+    const size_t needed = resident_bytes() + weights + VisionScratch::bytes(vision) + cache;
+    if (needed > *limit) {
+        throw OutOfBudgetError(concat("memory: this model needs at least ", needed >> 20,
+                                      " MiB, the control group of this process allows ", *limit >> 20, " MiB"));
+    }
+}
+
+std::string most_common_type(const GgufFile& file) {
+    std::map<QuantType, size_t> bytes;
+    for (const GgufTensor& tensor : file.tensors()) bytes[tensor.type] += tensor.nbytes;
+    QuantType most = QuantType::F32;
+    for (const auto& [type, count] : bytes) {
+        if (count > bytes[most]) most = type;
+    }
+    return traits(most).name;
+}
+
+}  // namespace
+
+std::string Model::text_type() const { return most_common_type(text_file); }
+std::string Model::vision_type() const { return most_common_type(projector_file); }
+
+std::unique_ptr<Model> load_model(const std::string& text_path, const std::string& projector_path,
+                                  std::shared_ptr<ThreadPool> pool, const std::string& isa, const StopPoll& stop,
+                                  const Progress& progress) {
+    const KernelTable& kernels = kernels_for(isa, detect_cpu_features());
+    GgufFile text_file(text_path);
+    GgufFile projector_file(projector_path);
+    const TextConfig text = read_text_config(text_file);
+    const VisionConfig vision = read_vision_config(projector_file);
+    check_pair(text_file, text, projector_file, vision);
+
+    auto model = std::unique_ptr<Model>(
+        new Model{std::move(text_file), std::move(projector_file), &kernels, std::move(pool), {}, {}});
+    check_memory_limit(*model, text, vision);
+
+    const auto total = static_cast<int64_t>(model->text_file.tensors().size() + model->projector_file.tensors().size());
+    int64_t done = 0;
+    const std::function<void()> loaded = [&] {
+        stop.check();
+        if (progress) progress("load", ++done, total);
+    };
+    const Compute compute = model->compute();
+    model->vision = load_vision(Loader(model->projector_file, compute, loaded, model->weight_bytes),
+                                model->projector_file, vision);
+    model->text = load_text(Loader(model->text_file, compute, loaded, model->weight_bytes), model->text_file, text);
+    if (progress) progress("load", total, total);
+
+    for (const GgufFile* file : {&model->text_file, &model->projector_file}) {
+        for (const GgufTensor& tensor : file->tensors()) model->num_parameters += tensor.ne[0] * tensor.num_rows();
+    }
+    return model;
+}
+
+void encode_images(const Model& model, const StopPoll& stop, const uint8_t* tiles, int64_t num_tiles, float* features,
+                   const Progress& progress, const Trace& trace) {
+    const VisionConfig& config = model.vision.config;
+    VisionScratch scratch(config);
+    for (int64_t t = 0; t < num_tiles; ++t) {
+        encode_tile(model.vision, model.compute(), stop, tiles + t * config.image_size * config.image_size * 3, scratch,
+                    features + t * config.image_seq_len() * config.projection_dim, trace);
+        if (progress) progress("vision", t + 1, num_tiles);
+    }
+}
+
+}  // namespace pocketvlm

@@ -1,0 +1,214 @@
+#include "model/text_decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace pocketvlm {
+namespace {
+
+constexpr int64_t kChunk = 512;         // positions per pass over the weights
+constexpr int64_t kNormRows = 16;       // rows per task of a norm or an activation
+constexpr int64_t kQueryPositions = 32; // positions per attention task
+
+// The activations of one chunk.
+struct Scratch {
+    Scratch(const TextConfig& config, int64_t rows)
+        : x(floats(rows, config.hidden_size)),
+          normed(x.size()),
+          q(floats(rows, config.num_attention_heads * config.head_dim)),
+          k(floats(rows, config.num_key_value_heads * config.head_dim)),
+          v(k.size()),
+          attended(q.size()),
+          gate(floats(rows, config.intermediate_size)),
+          up(gate.size()),
+          cosine(floats(rows, config.head_dim / 2)),
+          sine(cosine.size()) {}
+
+    static size_t floats(int64_t rows, int64_t columns) { return static_cast<size_t>(rows * columns); }
+
+    AlignedBuffer<float> x;             // [rows, hidden_size], the residual stream
+    AlignedBuffer<float> normed;        // [rows, hidden_size]
+    AlignedBuffer<float> q;             // [rows, num_attention_heads, head_dim]
+    AlignedBuffer<float> k, v;          // [rows, num_key_value_heads, head_dim]
+    AlignedBuffer<float> attended;      // [rows, num_attention_heads, head_dim]
+    AlignedBuffer<float> gate, up;      // [rows, intermediate_size]
+    AlignedBuffer<float> cosine, sine;  // [rows, head_dim / 2]
+    Activations activations;
+};
+
+void rms_norm_rows(const Compute& compute, const std::vector<float>& weight, float epsilon, int64_t rows,
+                   const float* x, float* y) {
+    const auto n = static_cast<int64_t>(weight.size());
+    for_row_blocks(compute.pool, rows, kNormRows, [&](int64_t first, int64_t count) {
+        for (int64_t r = first; r < first + count; ++r) {
+            compute.kernels.rms_norm(x + r * n, weight.data(), epsilon, n, y + r * n);
+        }
+    });
+}
+
+void fill_angles(const TextDecoder& decoder, int64_t first_position, int64_t rows, Scratch& scratch) {
+    const auto half = static_cast<int64_t>(decoder.inverse_frequencies.size());
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = 0; i < half; ++i) {
+            // In float32, as the reference multiplies them.
+            const float angle = static_cast<float>(first_position + r) * decoder.inverse_frequencies[static_cast<size_t>(i)];
+            scratch.cosine.data()[r * half + i] = std::cos(angle);
+            scratch.sine.data()[r * half + i] = std::sin(angle);
+        }
+    }
+}
+
+// Rotates queries and keys, scales the queries, and stores keys and values behind the cache's length.
+void rotate_and_store(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows, Scratch& scratch,
+                      KvCache& cache) {
+    const TextConfig& config = decoder.config;
+    const int64_t d = config.head_dim, heads = config.num_attention_heads, kv_heads = config.num_key_value_heads;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+    for_row_blocks(compute.pool, rows, kNormRows, [&](int64_t first, int64_t count) {
+        for (int64_t r = first; r < first + count; ++r) {
+            const float* cosine = scratch.cosine.data() + r * (d / 2);
+            const float* sine = scratch.sine.data() + r * (d / 2);
+            for (int64_t h = 0; h < heads; ++h) {
+                compute.kernels.rope_interleaved(scratch.q.data() + (r * heads + h) * d, cosine, sine, d, scale);
+            }
+            for (int64_t h = 0; h < kv_heads; ++h) {
+                float* k = scratch.k.data() + (r * kv_heads + h) * d;
+                compute.kernels.rope_interleaved(k, cosine, sine, d, 1.0f);
+                cache.store(layer, h, cache.length() + r, k, scratch.v.data() + (r * kv_heads + h) * d);
+            }
+        }
+    });
+}
+
+// Each position sees itself and those before it. The query heads that share a key head are rows of one task.
+void causal_attention(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows, Scratch& scratch,
+                      const KvCache& cache) {
+    const TextConfig& config = decoder.config;
+    const int64_t d = config.head_dim, heads = config.num_attention_heads, kv_heads = config.num_key_value_heads;
+    const int64_t group = heads / kv_heads, start = cache.length();
+    const int64_t chunks = (rows + kQueryPositions - 1) / kQueryPositions;
+    compute.pool.parallel_for(kv_heads * chunks, [&](int64_t task) {
+        const int64_t kv_head = task / chunks, first = task % chunks * kQueryPositions;
+        const int64_t positions = std::min(kQueryPositions, rows - first);
+        const auto head_of_row = [&](int64_t r) { return (first + r / group) * heads + kv_head * group + r % group; };
+
+        AttentionTask attention(positions * group, d);
+        for (int64_t r = 0; r < positions * group; ++r) {
+            std::copy_n(scratch.q.data() + head_of_row(r) * d, d, attention.q(r));
+        }
+        AlignedBuffer<float> converted(static_cast<size_t>(cache.block_floats()));
+        const int64_t last_seen = start + first + positions;
+        for (int64_t key = 0; key < last_seen; key += kKeyBlock) {
+            const KeyValueBlock block = cache.load(compute.kernels, layer, kv_head, key / kKeyBlock, converted.data());
+            attention.fold(compute.kernels, block, key, [&](int64_t r) { return start + first + r / group + 1; });
+        }
+        for (int64_t r = 0; r < positions * group; ++r) attention.write(r, scratch.attended.data() + head_of_row(r) * d);
+    });
+}
+
+// Runs `rows` embedded positions in scratch.x through all layers.
+void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPoll& stop, int64_t rows,
+                Scratch& scratch, KvCache& cache, const Trace& trace) {
+    const TextConfig& config = decoder.config;
+    float* x = scratch.x.data();
+    float* normed = scratch.normed.data();
+    Activations& activations = scratch.activations;
+    fill_angles(decoder, cache.length(), rows, scratch);
+
+    for (size_t i = 0; i < decoder.layers.size(); ++i) {
+        stop.check();
+        const TextLayer& layer = decoder.layers[i];
+
+        // x = x + o_proj(self_attn(input_layernorm(x)))
+        rms_norm_rows(compute, layer.input_layernorm, config.rms_norm_eps, rows, x, normed);
+        activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, normed, rows);
+        layer.q_proj.run(compute, activations, scratch.q.data());
+        layer.k_proj.run(compute, activations, scratch.k.data());
+        layer.v_proj.run(compute, activations, scratch.v.data());
+        rotate_and_store(decoder, compute, static_cast<int64_t>(i), rows, scratch, cache);
+        causal_attention(decoder, compute, static_cast<int64_t>(i), rows, scratch, cache);
+        activations.set(compute, {&layer.o_proj}, scratch.attended.data(), rows);
+        layer.o_proj.run(compute, activations, x, true);
+
+        // x = x + down_proj(silu(gate_proj(h)) * up_proj(h)),  h = post_attention_layernorm(x)
+        rms_norm_rows(compute, layer.post_attention_layernorm, config.rms_norm_eps, rows, x, normed);
+        activations.set(compute, {&layer.gate_proj, &layer.up_proj}, normed, rows);
+        layer.gate_proj.run(compute, activations, scratch.gate.data());
+        layer.up_proj.run(compute, activations, scratch.up.data());
+        for_row_blocks(compute.pool, rows, kNormRows, [&](int64_t first, int64_t count) {
+            const int64_t offset = first * config.intermediate_size;
+            compute.kernels.silu_mul(scratch.gate.data() + offset, scratch.up.data() + offset,
+                                     count * config.intermediate_size);
+        });
+        activations.set(compute, {&layer.down_proj}, scratch.gate.data(), rows);
+        layer.down_proj.run(compute, activations, x, true);
+        if (trace) trace("layer." + std::to_string(i), x, rows, config.hidden_size);
+    }
+}
+
+// Embeds tokens first .. first + rows - 1 of the prompt into x; `features` moves on by the image tokens among them.
+void embed(const TextDecoder& decoder, const Prompt& prompt, int64_t first, int64_t rows, const float*& features, float* x) {
+    const int64_t hidden_size = decoder.config.hidden_size;
+    const GgufTensor& table = *decoder.embed_tokens;
+    const int64_t stride = row_bytes(table.type, hidden_size);
+    for (int64_t r = 0; r < rows; ++r) {
+        const int32_t token = prompt.token_ids[first + r];
+        if (token == prompt.image_token_id) {
+            std::copy_n(features, hidden_size, x + r * hidden_size);
+            features += hidden_size;
+        } else {
+            dequantize_row(table.type, table.data + token * stride, x + r * hidden_size, hidden_size);
+        }
+    }
+}
+
+}  // namespace
+
+void check_prompt(const TextConfig& config, const Prompt& prompt) {
+    if (prompt.num_tokens < 1) throw InputError("token_ids: empty, expected at least one token");
+    int64_t image_tokens = 0;
+    for (int64_t i = 0; i < prompt.num_tokens; ++i) {
+        const int32_t token = prompt.token_ids[i];
+        if (token == prompt.image_token_id) {
+            ++image_tokens;
+        } else if (token < 0 || token >= config.vocab_size) {
+            throw InputError(concat("token_ids[", i, "]: ", token, ", expected 0 to ", config.vocab_size - 1));
+        }
+    }
+    if (image_tokens != prompt.num_image_tokens) {
+        throw InputError(concat("image_features: ", prompt.num_image_tokens, " rows, expected ", image_tokens,
+                                ", the image tokens of the prompt"));
+    }
+}
+
+void prefill(const TextDecoder& decoder, const Compute& compute, const StopPoll& stop, const Prompt& prompt,
+             KvCache& cache, float* logits, const std::function<void(int64_t done, int64_t total)>& progress,
+             const Trace& trace) {
+    const TextConfig& config = decoder.config;
+    cache.reserve(prompt.num_tokens);
+    Scratch scratch(config, std::min(kChunk, prompt.num_tokens));
+    const float* features = prompt.image_features;
+    int64_t rows = 0;
+    for (int64_t first = 0; first < prompt.num_tokens; first += rows) {
+        rows = std::min(kChunk, prompt.num_tokens - first);
+        embed(decoder, prompt, first, rows, features, scratch.x.data());
+        if (trace) trace("embed", scratch.x.data(), rows, config.hidden_size);
+        run_layers(decoder, compute, stop, rows, scratch, cache, trace);
+        cache.advance(rows);
+        if (progress) progress(first + rows, prompt.num_tokens);
+    }
+
+    // logits = lm_head(norm(x)), of the last position only; a trace sees the norm of the whole chunk
+    const int64_t normed_rows = trace ? rows : 1;
+    const float* x = scratch.x.data() + (rows - normed_rows) * config.hidden_size;
+    rms_norm_rows(compute, decoder.norm, config.rms_norm_eps, normed_rows, x, scratch.normed.data());
+    if (trace) trace("final_norm", scratch.normed.data(), rows, config.hidden_size);
+    const float* last = scratch.normed.data() + (normed_rows - 1) * config.hidden_size;
+    scratch.activations.set(compute, {&decoder.lm_head}, last, 1);
+    decoder.lm_head.run(compute, scratch.activations, logits);
+    if (trace) trace("logits", logits, 1, config.vocab_size);
+}
+
+}  // namespace pocketvlm

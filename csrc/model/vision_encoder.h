@@ -1,0 +1,54 @@
+// The SigLIP vision tower and the connector: uint8 tiles in, image tokens out.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/stop_flag.h"
+#include "kernels/normalize/normalize.h"
+#include "model/attention.h"
+#include "model/config.h"
+#include "model/connector.h"
+#include "model/linear.h"
+#include "model/trace.h"
+
+namespace pocketvlm {
+
+struct VisionLayer {
+    std::vector<float> layer_norm1_weight, layer_norm1_bias;
+    Linear q_proj, k_proj, v_proj, out_proj;
+    std::vector<float> layer_norm2_weight, layer_norm2_bias;
+    Linear fc1, fc2;
+};
+
+struct VisionEncoder {
+    VisionConfig config;
+    NormalizeTable normalize;
+    Linear patch_embedding;                 // [hidden_size, 3 * patch_size^2]
+    std::vector<float> position_embedding;  // [num_patches, hidden_size]
+    std::vector<VisionLayer> layers;
+    std::vector<float> post_layernorm_weight, post_layernorm_bias;
+    Connector connector;
+};
+
+// The activations of one tile; allocated once, used for tile after tile.
+class VisionScratch {
+public:
+    explicit VisionScratch(const VisionConfig& config);
+    // What the constructor allocates.
+    static size_t bytes(const VisionConfig& config);
+
+    AlignedBuffer<float> patches;     // [num_patches, 3 * patch_size^2]; then the connector's scratch
+    AlignedBuffer<float> x;           // [num_patches, hidden_size], the residual stream
+    AlignedBuffer<float> normed;      // [num_patches, hidden_size]
+    AlignedBuffer<float> q, k, v;     // [num_patches, hidden_size]
+    AlignedBuffer<float> hidden;      // [num_patches, intermediate_size]
+    AlignedBuffer<float> key_blocks;  // [num_heads, num_blocks, head_dim * kKeyBlock + kKeyBlock * padded_head_dim]
+    Activations activations;
+};
+
+// tile: [image_size, image_size, 3] -> tokens: [image_seq_len, projection_dim]. Polls `stop` once per layer.
+void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop, const uint8_t* tile,
+                 VisionScratch& scratch, float* tokens, const Trace& trace = {});
+
+}  // namespace pocketvlm
