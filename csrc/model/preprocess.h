@@ -1,6 +1,6 @@
-// From an RGB image to the uint8 tiles of the vision encoder, bit for bit as Pillow resizes. The plan, which
-// sizes an image takes on the way, is made in Python (runtime/processor.py); normalisation belongs to the
-// vision encoder.
+// From an RGB image to the uint8 tiles of the vision encoder, bit for bit as Pillow 13 resizes. The plan,
+// which sizes an image takes on the way, is made in Python (runtime/processor.py); normalisation belongs to
+// the vision encoder.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +34,8 @@ enum class ResizeFilter : int { lanczos = 1, bilinear = 2, bicubic = 3 };
 // Throws UnsupportedError for the filters of PIL that are not here.
 ResizeFilter resize_filter_from_pil(int resample);
 
-// Throws InputError unless both sides of `size` are in [1, 2^20] and it has at most 2^28 pixels. `what` names
-// it.
+// Throws InputError unless both sides of `size` are in [1, 2^20] and it has at most 2^28 pixels. The
+// message begins with `what`.
 void check_image_size(const ImageSize& size, const char* what);
 
 // Writes the resized image, [size.height, size.width, 3], to dst, which does not overlap the source. A side
