@@ -1,4 +1,4 @@
-"""The recipe of `data/tiny/tokenizer.json`: a byte-level BPE of 1,000 tokens with every marker of the real one.
+"""The recipe of `data/tiny/tokenizer.json`: byte-level BPE, 1,000 tokens, all markers of the real one.
 
 Run `python -m pocketvlm.export.tiny_tokenizer OUT.json` to train it again from `data/tiny/corpus.txt`; a test
 proves that this gives the stored file.

@@ -1,0 +1,63 @@
+"""An output folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import Error, InputError
+
+
+@contextlib.contextmanager
+def output_folder(out: Path, *, force: bool, replaceable: tuple[str, ...]) -> Iterator[Path]:
+    """Yields a fresh folder beside `out` and renames it to `out` when the block ends well.
+
+    When the block raises, Ctrl-C included, everything written is removed and `out` stays as it was.
+
+    Args:
+        out: The folder to make. Its parents are created.
+        force: Whether a folder that is already there, and not empty, may be replaced.
+        replaceable: Patterns of the file names that an earlier run may have left in `out`. A folder that
+            holds anything else is never replaced.
+
+    Raises:
+        InputError: `out` is there and must not be replaced.
+        Error: The disk is full.
+    """
+    out = Path(out).resolve()
+    _require_replaceable(out, force, replaceable)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
+    partial.mkdir()
+    try:
+        yield partial
+        if out.exists():
+            replaced = partial.with_suffix(".replaced")
+            out.rename(replaced)
+            partial.rename(out)
+            shutil.rmtree(replaced)
+        else:
+            partial.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Error(f"{out}: the disk is full, nothing was written") from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _require_replaceable(out: Path, force: bool, replaceable: tuple[str, ...]) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: is a file, expected a folder or nothing")
+    found = sorted(out.iterdir())
+    if found and not force:
+        raise InputError(f"{out}: is not empty; --force replaces it")
+    for path in found:
+        if not path.is_file() or not any(path.match(pattern) for pattern in replaceable):
+            raise InputError(f"{path}: was not written by this command, so {out} is not replaced")
