@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/half.h"
 #include "io/gguf.h"
 #include "python/array.h"
 #include "quant/quant_type.h"
@@ -140,6 +142,14 @@ py::array_t<uint8_t> quantize_q8_0(const py::object& weights) {
                                 reinterpret_cast<const uint8_t*>(blocks.data()));
 }
 
+template <uint16_t (*convert)(float)>
+py::array_t<uint16_t> convert_all(const py::object& values) {
+    const py::array_t<float> src = checked_array<float>(values, "values", {"n"});
+    py::array_t<uint16_t> halves(src.size());
+    std::transform(src.data(), src.data() + src.size(), halves.mutable_data(), convert);
+    return halves;
+}
+
 }  // namespace
 
 void bind_gguf(py::module_& m) {
@@ -163,6 +173,8 @@ void bind_gguf(py::module_& m) {
 
     py::module_ quant = m.def_submodule("quant", "Reference conversions between float32 and the disk types.");
     quant.def("dequantize", &dequantize, py::arg("type_name"), py::arg("blocks"));
+    quant.def("fp32_to_fp16", &convert_all<fp32_to_fp16>, py::arg("values"));
+    quant.def("fp32_to_bf16", &convert_all<fp32_to_bf16>, py::arg("values"));
     quant.def("quantize_q8_0", &quantize_q8_0, py::arg("weights"));
 }
 

@@ -13,15 +13,17 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     using namespace pocketvlm;
     static const int fd = memfd_create("gguf", 0);  // the reader takes a path: this one needs no disk
-    static volatile int sink = 0;                   // keeps the reads alive
+    static volatile int sum = 0;                    // keeps the reads alive
     if (ftruncate(fd, 0) != 0 || pwrite(fd, data, size, 0) != static_cast<ssize_t>(size)) return -1;
     try {
         const GgufFile file(concat("/proc/self/fd/", fd));
-        for (const GgufTensor& tensor : file.tensors()) sink = tensor.data[0] + tensor.data[tensor.nbytes - 1];
+        for (const GgufTensor& tensor : file.tensors()) {
+            sum = sum + tensor.data[0] + tensor.data[tensor.nbytes - 1];
+        }
         for (const GgufEntry& entry : file.entries()) {
             if (entry.element_type != GgufValueType::STRING) continue;
             for (const std::string_view text : GgufStrings(entry.data, entry.count)) {
-                if (!text.empty()) sink = text.front() + text.back();
+                if (!text.empty()) sum = sum + text.front() + text.back();
             }
         }
     } catch (const FormatError&) {

@@ -84,7 +84,9 @@ VALUES = st.one_of(
     *(st.tuples(st.just(name), values) for name, values in SCALARS.items()),
     st.tuples(st.just("array"), ARRAYS),
 )
-KEYS = st.from_regex(r"[a-z][a-z0-9_.]{0,60}", fullmatch=True).filter(lambda key: not key.startswith("general."))
+KEYS = st.from_regex(r"[a-z][a-z0-9_.]{0,60}", fullmatch=True).filter(
+    lambda key: not key.startswith("general.")
+)
 
 
 @one_folder
