@@ -16,6 +16,7 @@
 #include "base/half.h"
 #include "io/gguf.h"
 #include "python/array.h"
+#include "python/bind.h"
 #include "quant/quant_type.h"
 
 namespace pocketvlm {
