@@ -5,6 +5,7 @@ No pixel is touched here: `_core.preprocess` carries a plan out.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from . import chat_template
 from .chat_template import TileGrid
 from .config import ProcessorConfig
-from .errors import InputError, UnsupportedError
+from .errors import FormatError, InputError, UnsupportedError
 from .messages import Message
 from .tokenizer import Tokenizer
 
@@ -108,12 +109,10 @@ class Processor:
                 f"{folder}: the tokenizer has no {', '.join(missing)}; only the prompt format of SmolVLM is supported"
             )
         self.tokenizer.reserve(chat_template.all_markers())
-        self._image_token_id = self.tokenizer.token_to_id(chat_template.IMAGE_TOKEN)
-
-    def stop_token_ids(self) -> list[int]:
-        """Returns the ids of the markers that end an answer."""
-        ids = [self.tokenizer.token_to_id(marker) for marker in chat_template.STOP_MARKERS]
-        return [id for id in ids if id is not None]
+        self.image_token_id = self.tokenizer.encode(chat_template.IMAGE_TOKEN, parse_special=True)[0]
+        markers = [self.tokenizer.token_to_id(marker) for marker in chat_template.STOP_MARKERS]
+        eos = _read_eos_token_ids(Path(folder) / "generation_config.json")
+        self.stop_token_ids = sorted({id for id in (*markers, *eos) if id is not None})
 
     def encode(self, messages: Sequence[Message], plans: Sequence[TilePlan]) -> list[int]:
         """Returns the token ids of the prompt: `image_seq_len` image tokens for every tile of every plan.
@@ -125,7 +124,21 @@ class Processor:
         grids = [plan.grid for plan in plans]
         token_ids = self.tokenizer.encode_segments(chat_template.render(messages, grids, image_seq_len))
         expected = sum(plan.num_tiles for plan in plans) * image_seq_len
-        found = token_ids.count(self._image_token_id) if self._image_token_id is not None else 0
+        found = token_ids.count(self.image_token_id)
         if found != expected:
             raise InputError(f"the prompt has {found} image tokens, the images need {expected}")
         return token_ids
+
+
+def _read_eos_token_ids(path: Path) -> list[int]:
+    """Returns the stop tokens of a generation_config.json; a checkpoint may have none."""
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: cannot be read as a JSON object: {error}") from error
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(id) is int for id in ids):
+        raise FormatError(f"{path}: eos_token_id is {found!r}, expected an integer or a list of them")
+    return ids

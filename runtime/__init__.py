@@ -1,0 +1,42 @@
+"""pocketvlm: SmolVLM on CPUs. Start with `load`; `engine` is the page to read first."""
+
+if __name__ != "pocketvlm":
+    raise ImportError(
+        f"this folder is the package pocketvlm, imported as {__name__!r}: install it (pip install .) and import pocketvlm"
+    )
+
+from importlib.metadata import version as _version
+
+from .engine import Model, load
+from .errors import (
+    BackendError,
+    Cancelled,
+    ContextLengthError,
+    Error,
+    FormatError,
+    InputError,
+    OutOfBudgetError,
+    UnsupportedError,
+)
+from .result import GenerationResult, Memory, Timings
+from .stream import Stream
+
+__version__ = _version("pocketvlm")
+
+__all__ = [
+    "BackendError",
+    "Cancelled",
+    "ContextLengthError",
+    "Error",
+    "FormatError",
+    "GenerationResult",
+    "InputError",
+    "Memory",
+    "Model",
+    "OutOfBudgetError",
+    "Stream",
+    "Timings",
+    "UnsupportedError",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,76 @@
+"""The backend of our own: the C++ core, on the GGUF pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..config import ModelConfig
+from ..hub import ModelFiles
+from . import Generated, ProgressCallback
+
+
+def open_model(
+    files: ModelFiles,
+    config: ModelConfig,
+    *,
+    pool: _core.ThreadPool,
+    isa: str | None,
+    on_progress: ProgressCallback | None,
+) -> NativeBackend:
+    """Maps and packs the weights. Errors as `open_backend`."""
+    model = _core.Model(str(files.text), str(files.projector), pool=pool, isa=isa, on_progress=on_progress)
+    return NativeBackend(model, config.image_token_id)
+
+
+class NativeBackend:
+    """`_core.Model` as a `Backend`. Every generation has a KV cache of its own."""
+
+    def __init__(self, model: _core.Model, image_token_id: int) -> None:
+        self._model = model
+        self._image_token_id = image_token_id
+
+    def encode_images(
+        self, tiles: NDArray[np.uint8], *, stop: _core.StopFlag, on_progress: ProgressCallback | None
+    ) -> NDArray[np.float32]:
+        return self._model.encode_images(tiles, stop=stop, on_progress=on_progress)
+
+    def generate(
+        self,
+        token_ids: Sequence[int],
+        image_features: NDArray[np.float32],
+        *,
+        max_new_tokens: int,
+        stop_token_ids: Sequence[int],
+        ignore_eos: bool,
+        on_token: Callable[[int], bool],
+        stop: _core.StopFlag,
+        on_progress: ProgressCallback | None,
+    ) -> Generated:
+        result = self._model.generate(
+            self._model.new_cache(),
+            np.array(token_ids, np.int32),
+            image_features,
+            image_token_id=self._image_token_id,
+            max_new_tokens=max_new_tokens,
+            stop_token_ids=list(stop_token_ids),
+            ignore_eos=ignore_eos,
+            on_token=on_token,
+            stop=stop,
+            on_progress=on_progress,
+        )
+        return Generated(result.token_ids, result.finish_reason, result.prefill_s, result.decode_s)
+
+    def info(self) -> dict[str, Any]:
+        model = self._model
+        return {
+            "isa": model.isa,
+            "text_type": model.text_type,
+            "vision_type": model.vision_type,
+            "num_parameters": model.num_parameters,
+            "weight_bytes": model.weight_bytes,
+        }

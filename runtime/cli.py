@@ -1,0 +1,237 @@
+"""The command `pocketvlm`: arguments in, text or JSON out, errors as one line and an exit code.
+
+Commands of the other packages are found in a table and imported when asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from . import __version__, _core, hub
+from .backends import BACKENDS
+from .engine import Model, load
+from .errors import Error
+from .result import GenerationResult
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
+
+# command -> (module with add_commands(parser), help)
+_COMMANDS_ELSEWHERE = {
+    "export": ("pocketvlm.export.cli", "make a model folder from a checkpoint, or a synthetic checkpoint"),
+    "bench": ("pocketvlm.benchmarks.cli", "measure speed and memory"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: Arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 for an error, 2 for wrong usage (raised as SystemExit), 130 for Ctrl-C, 141 if the reader
+        of the output went away.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(arguments).parse_args(arguments)
+    try:
+        exit_code: int = args.func(args)
+        sys.stdout.flush()  # here, where a closed pipe is still ours to handle
+        return exit_code
+    except BrokenPipeError:
+        # Python would flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Error as error:
+        print(f"pocketvlm: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pocketvlm", description="SmolVLM on this computer's CPU.")
+    parser.add_argument("--version", action="version", version=f"pocketvlm {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_describe(commands.add_parser("describe", help="answer a question about images"))
+    _add_info(commands.add_parser("info", help="show what this installation or a model offers"))
+    for name, (module, help) in _COMMANDS_ELSEWHERE.items():
+        elsewhere = commands.add_parser(name, help=help, description=help)
+        if name in arguments[:1]:
+            import_module(module).add_commands(elsewhere)
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default="native", help=f"what runs the model: {', '.join(BACKENDS)}")
+    parser.add_argument(
+        "--type", choices=hub.TYPES, default=hub.DEFAULT_TYPE, help="what to convert a checkpoint to (%(default)s)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (all of this process)")
+    parser.add_argument("--isa", metavar="ROW", help="kernels to use (POCKETVLM_ISA, else the best)")
+
+
+def _add_describe(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Answer a question about one or more images, printing the answer as it is made."
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file")
+    parser.add_argument("-p", "--prompt", help="question (a request to describe what is seen)")
+    parser.add_argument(
+        "-m",
+        "--model",
+        default=os.environ.get("POCKETVLM_MODEL") or DEFAULT_MODEL,
+        help="exported folder, checkpoint folder or hub id (POCKETVLM_MODEL, else " + DEFAULT_MODEL + ")",
+    )
+    _add_model_arguments(parser)
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (%(default)s)")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on to --max-new-tokens whatever the model says")
+    parser.add_argument("--no-split", action="store_true", help="one tile an image: much faster, less detail")
+    parser.add_argument("--json", action="store_true", help="print one JSON object when done")
+    parser.add_argument("--stats", action="store_true", help="print times and memory to stderr")
+    parser.set_defaults(func=_describe)
+
+
+def _describe(args: argparse.Namespace) -> int:
+    prompt = args.prompt
+    if prompt is None:
+        prompt = "Describe this image." if len(args.images) == 1 else "Describe these images."
+    with _Progress() as progress:
+        model = _load(args, args.model, progress)
+        stream = model.stream(
+            prompt,
+            images=args.images,
+            max_new_tokens=args.max_new_tokens,
+            stop=args.stop,
+            ignore_eos=args.ignore_eos,
+            split_images=False if args.no_split else None,
+            on_progress=progress.update,
+        )
+        with stream:
+            at_start = True
+            for piece in stream:
+                progress.close()
+                if args.json:
+                    continue
+                if at_start:  # most answers begin with a space
+                    piece = piece.lstrip()
+                    at_start = not piece
+                print(piece, end="", flush=True)
+    if args.json:
+        print(json.dumps(stream.result.to_dict(), ensure_ascii=False))
+    else:
+        print()
+    if args.stats:
+        print(_statistics(stream.result), file=sys.stderr)
+    return 0
+
+
+def _statistics(result: GenerationResult) -> str:
+    timings = result.timings
+    return "\n".join(
+        [
+            f"prompt        {result.prompt_tokens} tokens, {result.image_tokens} of them from {result.tiles} tiles",
+            f"answer        {len(result.token_ids)} tokens, ended by {result.finish_reason}",
+            f"load          {timings.load_s:8.3f} s",
+            f"preprocess    {timings.preprocess_s:8.3f} s",
+            f"vision        {timings.vision_s:8.3f} s",
+            f"prefill       {timings.prefill_s:8.3f} s",
+            f"decode        {timings.decode_s:8.3f} s, {timings.decode_tokens_per_s:.1f} tokens/s",
+            f"first token   {timings.time_to_first_token_s:8.3f} s after the request",
+            f"peak memory   {result.memory.peak_bytes / 1e6:8.1f} MB",
+        ]
+    )
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Show what this installation offers, or what a model is and takes."
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="exported folder, checkpoint folder or hub id")
+    _add_model_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(func=_info)
+
+
+def _info(args: argparse.Namespace) -> int:
+    if args.model is None:
+        facts: dict[str, Any] = {
+            "version": __version__,
+            "cpu_features": _core.cpu_features(),
+            "isas": _core.isas(),
+            "threads": _core.default_threads(),
+            "backends": list(BACKENDS),
+            "cache_folder": str(hub.cache_folder()),
+        }
+    else:
+        with _Progress() as progress:
+            facts = _load(args, args.model, progress).info()
+    if args.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return 0
+    for name, value in facts.items():
+        print(f"{name:22}{_readable(name, value)}")
+    return 0
+
+
+def _readable(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return f"{value / 1e6:,.1f} MB"
+    if name == "num_parameters":
+        return f"{value / 1e6:,.1f} million"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _load(args: argparse.Namespace, source: str, progress: _Progress) -> Model:
+    return load(
+        source,
+        backend=args.backend,
+        type=args.type,
+        threads=args.threads,
+        isa=args.isa,
+        on_progress=progress.update,
+    )
+
+
+class _Progress(AbstractContextManager["_Progress"]):
+    """One bar on stderr for the stage that runs, on a terminal only, gone when the stage is over."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: tqdm[Any] | None = None
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` is done."""
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+            # disable=None: shown if stderr is a terminal
+            self._bar = tqdm(desc=stage, total=total, disable=None, leave=False, bar_format="{desc} {percentage:3.0f}% |{bar:24}| {elapsed}")
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            if done >= total:
+                self.close()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,364 @@
+"""Load a model and ask it about images: the page to start reading on.
+
+`load` finds the files (`hub`) and opens them in a backend (`backends`). A request is read and planned (`messages`,
+`images`, `processor`), then run: images to tiles, tiles to features, prompt and features to tokens, tokens to text.
+The computing is done below, in `backends`; this page decides what a person can choose.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import _core, hub
+from .backends import Backend, ProgressCallback, open_backend, require_backend
+from .config import ModelConfig
+from .errors import Cancelled, ContextLengthError, FormatError, InputError
+from .images import DEFAULT_PIXEL_LIMIT, ImageSource, load_image
+from .memory import peak_resident_bytes
+from .messages import ImagePart, MessageDict, parse_messages
+from .processor import ImageSize, Processor, TilePlan, plan_tiles
+from .result import GenerationResult, Memory, Timings
+from .stream import Stream
+from .text_assembler import TextAssembler
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    backend: str = "native",
+    type: str = hub.DEFAULT_TYPE,
+    threads: int | None = None,
+    isa: str | None = None,
+    pixel_limit: int = DEFAULT_PIXEL_LIMIT,
+    on_progress: ProgressCallback | None = None,
+) -> Model:
+    """Loads a model.
+
+    Args:
+        source: The folder of an exported model, the folder of a Hugging Face checkpoint, or a hub id. The latter
+            two are converted once, into a cache (`POCKETVLM_CACHE` names another folder for it).
+        backend: What runs it; `pocketvlm info` lists what there is.
+        type: What to convert a checkpoint to, "q8_0" or "f32". An exported model keeps the type it has.
+        threads: Threads to compute with; by default as many as this process may use.
+        isa: The row of kernels to use; by default `POCKETVLM_ISA`, else the best for this CPU.
+        pixel_limit: The most pixels to accept in one image.
+        on_progress: Called as `on_progress(stage, done, total)` while weights are read.
+
+    Raises:
+        InputError: There is no such model, or an argument makes no sense.
+        FormatError: A file is missing, damaged, or does not belong to the others.
+        UnsupportedError: An architecture, backend or ISA that is not there, or an unreachable hub.
+        OutOfBudgetError: The model does not fit the memory this process may use.
+    """
+    require_backend(backend)
+    num_threads = _at_least_one("threads", threads) if threads is not None else _core.default_threads()
+    pixel_limit = _at_least_one("pixel_limit", pixel_limit)
+    files = hub.resolve(source, type=type)
+
+    started = time.perf_counter()
+    config = ModelConfig.from_folder(files.folder)
+    processor = Processor(files.folder)
+    _require_match(config, processor, files.folder)
+    pool = _core.ThreadPool(num_threads)
+    opened = open_backend(
+        backend,
+        files,
+        config,
+        pool=pool,
+        isa=isa or os.environ.get("POCKETVLM_ISA") or None,
+        on_progress=on_progress,
+    )
+    load_s = time.perf_counter() - started
+    return Model(
+        files, config, processor, opened, pool, backend_name=backend, pixel_limit=pixel_limit, load_s=load_s
+    )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A call that was read, checked and planned; nothing has been computed."""
+
+    started: float  # time.perf_counter() of the call
+    pixels: list[NDArray[np.uint8]]  # each [H, W, 3]
+    plans: list[TilePlan]
+    token_ids: list[int]
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    ignore_eos: bool
+    on_progress: ProgressCallback | None
+    prepare_s: float
+
+
+class Model:
+    """A loaded model, made by `load`.
+
+    May be used from several threads: generations wait for each other, one runs at a time.
+    """
+
+    def __init__(
+        self,
+        files: hub.ModelFiles,
+        config: ModelConfig,
+        processor: Processor,
+        backend: Backend,
+        pool: _core.ThreadPool,
+        *,
+        backend_name: str,
+        pixel_limit: int,
+        load_s: float,
+    ) -> None:
+        self.config = config
+        self._files = files
+        self._processor = processor
+        self._backend = backend
+        self._pool = pool
+        self._backend_name = backend_name
+        self._pixel_limit = pixel_limit
+        self._load_s = load_s
+        self._running = threading.Lock()
+
+    def generate(
+        self,
+        prompt: str | Sequence[MessageDict],
+        *,
+        images: ImageSource | Sequence[ImageSource] = (),
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        split_images: bool | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> GenerationResult:
+        """Answers a prompt, greedily.
+
+        Args:
+            prompt: A question, asked about all of `images`; or a conversation, as messages in the form of
+                transformers or of the OpenAI API.
+            images: Paths, bytes, PIL images or uint8 arrays [H, W, 3]; for a conversation, one for every
+                `{"type": "image"}` that does not carry its own.
+            max_new_tokens: The most tokens to answer with.
+            stop: Strings to end before.
+            ignore_eos: Whether to go on after the tokens that end an answer, up to `max_new_tokens`.
+            split_images: Whether to cut images into tiles: more detail, more time. By default as the model says.
+            on_progress: Called as `on_progress(stage, done, total)` while images and prompt are read.
+
+        Raises:
+            InputError: An image, a message or an argument that cannot be used.
+            ContextLengthError: The prompt does not fit the context; raised before any image is encoded.
+            OutOfBudgetError: The work does not fit the memory this process may use.
+            KeyboardInterrupt: Ctrl-C, within a layer's time. The model can be used again.
+        """
+        request = self._prepare(prompt, images, max_new_tokens, stop, ignore_eos, split_images, on_progress)
+        return self._run(request, _core.StopFlag(), lambda piece: None)
+
+    def stream(
+        self,
+        prompt: str | Sequence[MessageDict],
+        *,
+        images: ImageSource | Sequence[ImageSource] = (),
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        split_images: bool | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> Stream:
+        """As `generate`, but returns an iterator over pieces of the text, with `.result` at its end.
+
+        The request is checked before this returns; computing goes on in a thread, which also calls `on_progress`.
+        """
+        request = self._prepare(prompt, images, max_new_tokens, stop, ignore_eos, split_images, on_progress)
+        return Stream(lambda stop_flag, emit: self._run(request, stop_flag, emit))
+
+    def info(self) -> dict[str, Any]:
+        """Returns what this model is and how it runs, as plain values for JSON."""
+        text_config = self.config.text
+        return {
+            "folder": str(self._files.folder),
+            "text_file": self._files.text.name,
+            "text_file_bytes": self._files.text.stat().st_size,
+            "projector_file": self._files.projector.name,
+            "projector_file_bytes": self._files.projector.stat().st_size,
+            "backend": self._backend_name,
+            "threads": self._pool.num_threads,
+            **self._backend.info(),
+            "context_length": text_config.max_position_embeddings,
+            "tile_size": self._processor.config.tile_size,
+            "image_tokens_per_tile": self._processor.config.image_seq_len,
+            "load_s": self._load_s,
+            "peak_bytes": peak_resident_bytes(),
+        }
+
+    def _prepare(
+        self,
+        prompt: str | Sequence[MessageDict],
+        images: ImageSource | Sequence[ImageSource],
+        max_new_tokens: int,
+        stop: str | Sequence[str],
+        ignore_eos: bool,
+        split_images: bool | None,
+        on_progress: ProgressCallback | None,
+    ) -> _Request:
+        started = time.perf_counter()
+        max_new_tokens = _at_least_one("max_new_tokens", max_new_tokens)
+        stop = _stop_strings(stop)
+        messages = parse_messages(prompt, [images] if _is_one_image(images) else images)
+        sources = [part.image for message in messages for part in message.content if isinstance(part, ImagePart)]
+        pixels = [
+            load_image(source, name=f"image {i}", pixel_limit=self._pixel_limit)
+            for i, source in enumerate(sources, 1)
+        ]
+
+        processor_config = self._processor.config
+        split = processor_config.do_image_splitting if split_images is None else split_images
+        plans = [plan_tiles(ImageSize(*array.shape[:2]), processor_config, split=split) for array in pixels]
+        token_ids = self._processor.encode(messages, plans)
+        context_length = self.config.text.max_position_embeddings
+        if len(token_ids) > context_length:
+            tiles = sum(plan.num_tiles for plan in plans)
+            raise ContextLengthError(
+                f"the prompt takes {len(token_ids)} tokens, {tiles * processor_config.image_seq_len} of them for "
+                f"{len(plans)} images in {tiles} tiles; the context holds {context_length}. "
+                "Fewer images, less text, or split_images=False"
+            )
+        return _Request(
+            started,
+            pixels,
+            plans,
+            token_ids,
+            max_new_tokens,
+            stop,
+            ignore_eos,
+            on_progress,
+            prepare_s=time.perf_counter() - started,
+        )
+
+    def _run(
+        self, request: _Request, stop_flag: _core.StopFlag, emit: Callable[[str], None]
+    ) -> GenerationResult:
+        with self._running:
+            if stop_flag.is_set():
+                raise Cancelled("cancelled while waiting for another generation")
+            clock = time.perf_counter()
+            tiles = self._cut_tiles(request, stop_flag)
+            request.pixels.clear()  # may be most of the memory this takes
+            preprocess_s = request.prepare_s + time.perf_counter() - clock
+
+            clock = time.perf_counter()
+            image_features = self._encode_tiles(tiles, request, stop_flag)
+            vision_s = time.perf_counter() - clock
+
+            assembler = TextAssembler(request.stop)
+            pieces: list[str] = []
+            first_token: list[float] = []  # the moment it came
+
+            def put(piece: str) -> None:
+                if piece:
+                    pieces.append(piece)
+                    emit(piece)
+
+            def on_token(token_id: int) -> bool:
+                if not first_token:
+                    first_token.append(time.perf_counter())
+                put(assembler.push(self._processor.tokenizer.decode_bytes(token_id)))
+                return assembler.stopped
+
+            generated = self._backend.generate(
+                request.token_ids,
+                image_features,
+                max_new_tokens=request.max_new_tokens,
+                stop_token_ids=self._processor.stop_token_ids,
+                ignore_eos=request.ignore_eos,
+                on_token=on_token,
+                stop=stop_flag,
+                on_progress=request.on_progress,
+            )
+            put(assembler.finish())
+
+        further_tokens = len(generated.token_ids) - 1
+        return GenerationResult(
+            text="".join(pieces),
+            token_ids=generated.token_ids,
+            finish_reason="length" if generated.finish_reason == "length" and not assembler.stopped else "stop",
+            prompt_tokens=len(request.token_ids),
+            image_tokens=len(image_features),
+            tiles=len(tiles),
+            timings=Timings(
+                load_s=self._load_s,
+                preprocess_s=preprocess_s,
+                vision_s=vision_s,
+                prefill_s=generated.prefill_s,
+                decode_s=generated.decode_s,
+                time_to_first_token_s=first_token[0] - request.started,
+                decode_tokens_per_s=further_tokens / generated.decode_s if further_tokens > 0 else 0.0,
+            ),
+            memory=Memory(peak_bytes=peak_resident_bytes()),
+        )
+
+    def _cut_tiles(self, request: _Request, stop_flag: _core.StopFlag) -> NDArray[np.uint8]:
+        """Returns the tiles of all images, uint8 [T, tile_size, tile_size, 3]."""
+        config = self._processor.config
+        none = np.empty((0, config.tile_size, config.tile_size, 3), np.uint8)
+        tiles = [
+            _core.preprocess(
+                pixels,
+                resized=plan.resized,
+                split=plan.split,
+                tile_size=config.tile_size,
+                resample=config.resample,
+                pool=self._pool,
+                stop=stop_flag,
+            )
+            for pixels, plan in zip(request.pixels, request.plans, strict=True)
+        ]
+        return np.concatenate([none, *tiles])
+
+    def _encode_tiles(
+        self, tiles: NDArray[np.uint8], request: _Request, stop_flag: _core.StopFlag
+    ) -> NDArray[np.float32]:
+        """Returns the features that stand for the image tokens, float32 [image tokens, hidden_size]."""
+        hidden_size = self.config.text.hidden_size
+        if not len(tiles):
+            return np.empty((0, hidden_size), np.float32)
+        features = self._backend.encode_images(tiles, stop=stop_flag, on_progress=request.on_progress)
+        return features.reshape(-1, hidden_size)
+
+
+def _require_match(config: ModelConfig, processor: Processor, folder: Path) -> None:
+    processor.config.require_match(config, str(folder))
+    if processor.image_token_id != config.image_token_id:
+        raise FormatError(
+            f"{folder}: <image> is token {processor.image_token_id} in tokenizer.json, "
+            f"config.json has image_token_id {config.image_token_id}"
+        )
+
+
+def _is_one_image(images: Any) -> bool:
+    return isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray)
+
+
+def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    for string in strings:
+        if not isinstance(string, str) or not string:
+            raise InputError(f"stop: found {string!r}, expected strings that are not empty")
+    return strings
+
+
+def _at_least_one(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise InputError(f"{name} is {value!r}, expected an integer of at least 1")
+    return number

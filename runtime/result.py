@@ -1,0 +1,45 @@
+"""What an answer is, with its costs: the fields that `describe --json` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds, and one rate."""
+
+    load_s: float  # of the model, once: opening and packing, without download or conversion
+    preprocess_s: float  # reading the request and the images, cutting these into tiles
+    vision_s: float
+    prefill_s: float  # up to the first token
+    decode_s: float  # all further tokens
+    time_to_first_token_s: float  # from the call to the first token, waiting included
+    decode_tokens_per_s: float  # of the further tokens; 0 if there was none
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of memory."""
+
+    peak_bytes: int  # resident, of the whole process since its start
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A finished answer."""
+
+    text: str  # as decoded: it often begins with a space; special tokens and what stopped it are not in it
+    token_ids: list[int]  # a stop token that ended it included
+    finish_reason: str  # "stop": a stop token or stop string; "length": max_new_tokens, or the context is full
+    prompt_tokens: int  # image tokens included
+    image_tokens: int
+    tiles: int
+    timings: Timings
+    memory: Memory
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain dicts and lists, for JSON."""
+        return dataclasses.asdict(self)
