@@ -2,7 +2,8 @@
 
 if __name__ != "pocketvlm":
     raise ImportError(
-        f"this folder is the package pocketvlm, imported as {__name__!r}: install it (pip install .) and import pocketvlm"
+        f"this folder is the package pocketvlm, imported as {__name__!r}: "
+        "install it (pip install .) and import pocketvlm"
     )
 
 from importlib.metadata import version as _version

@@ -1,4 +1,4 @@
-"""Types of the compiled module. Arrays are C-contiguous and of the exact dtype named here; they are never cast.
+"""Types of the compiled module. Arrays are C-contiguous and of the exact dtype named here, never cast.
 
 Long calls release the GIL, poll `stop` (errors.Cancelled) and run signal handlers (KeyboardInterrupt).
 """
@@ -81,7 +81,9 @@ class Model:
         stop: StopFlag | None = None,
         on_progress: _Progress | None = None,
     ) -> NDArray[np.float32]: ...
-    def decode(self, cache: KVCache, token_id: int, *, stop: StopFlag | None = None) -> NDArray[np.float32]: ...
+    def decode(
+        self, cache: KVCache, token_id: int, *, stop: StopFlag | None = None
+    ) -> NDArray[np.float32]: ...
     def generate(
         self,
         cache: KVCache,

@@ -1,6 +1,6 @@
 """The prompt formats: a conversation -> the text that the model was trained on, as segments.
 
-Formats are written out here. The templates that come with models are programs from strangers and are never run.
+Formats are written out here: the templates that come with models are programs from strangers, never run.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from .errors import Error
 from .result import GenerationResult
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
+MODEL_HELP = "exported folder, checkpoint folder or hub id"
 
 # command -> (module with add_commands(parser), help)
 _COMMANDS_ELSEWHERE = {
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 for an error, 2 for wrong usage (raised as SystemExit), 130 for Ctrl-C, 141 if the reader
-        of the output went away.
+        The exit code: 0, 1 for an error, 2 for wrong usage (raised as SystemExit), 130 for Ctrl-C, 141 if the
+        reader of the output went away.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     args = _parser(arguments).parse_args(arguments)
@@ -76,9 +77,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="native", help=f"what runs the model: {', '.join(BACKENDS)}")
     parser.add_argument(
-        "--type", choices=hub.TYPES, default=hub.DEFAULT_TYPE, help="what to convert a checkpoint to (%(default)s)"
+        "--type",
+        choices=hub.TYPES,
+        default=hub.DEFAULT_TYPE,
+        help="what to convert checkpoints to (%(default)s)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (all of this process)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with")
     parser.add_argument("--isa", metavar="ROW", help="kernels to use (POCKETVLM_ISA, else the best)")
 
 
@@ -90,12 +94,16 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         default=os.environ.get("POCKETVLM_MODEL") or DEFAULT_MODEL,
-        help="exported folder, checkpoint folder or hub id (POCKETVLM_MODEL, else " + DEFAULT_MODEL + ")",
+        help=f"{MODEL_HELP} (POCKETVLM_MODEL, else {DEFAULT_MODEL})",
     )
     _add_model_arguments(parser)
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (%(default)s)")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
-    parser.add_argument("--ignore-eos", action="store_true", help="go on to --max-new-tokens whatever the model says")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (%(default)s)"
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before it; repeatable"
+    )
+    parser.add_argument("--ignore-eos", action="store_true", help="go on to --max-new-tokens")
     parser.add_argument("--no-split", action="store_true", help="one tile an image: much faster, less detail")
     parser.add_argument("--json", action="store_true", help="print one JSON object when done")
     parser.add_argument("--stats", action="store_true", help="print times and memory to stderr")
@@ -123,10 +131,9 @@ def _describe(args: argparse.Namespace) -> int:
                 progress.close()
                 if args.json:
                     continue
-                if at_start:  # most answers begin with a space
-                    piece = piece.lstrip()
-                    at_start = not piece
-                print(piece, end="", flush=True)
+                shown = piece.lstrip() if at_start else piece  # most answers begin with a space
+                at_start = at_start and not shown
+                print(shown, end="", flush=True)
     if args.json:
         print(json.dumps(stream.result.to_dict(), ensure_ascii=False))
     else:
@@ -140,7 +147,7 @@ def _statistics(result: GenerationResult) -> str:
     timings = result.timings
     return "\n".join(
         [
-            f"prompt        {result.prompt_tokens} tokens, {result.image_tokens} of them from {result.tiles} tiles",
+            f"prompt        {result.prompt_tokens} tokens, {result.image_tokens} for {result.tiles} tiles",
             f"answer        {len(result.token_ids)} tokens, ended by {result.finish_reason}",
             f"load          {timings.load_s:8.3f} s",
             f"preprocess    {timings.preprocess_s:8.3f} s",
@@ -155,7 +162,7 @@ def _statistics(result: GenerationResult) -> str:
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.description = "Show what this installation offers, or what a model is and takes."
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="exported folder, checkpoint folder or hub id")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     _add_model_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=_info)
@@ -203,6 +210,9 @@ def _load(args: argparse.Namespace, source: str, progress: _Progress) -> Model:
     )
 
 
+_BAR_FORMAT = "{desc} {percentage:3.0f}% |{bar:24}| {elapsed}"
+
+
 class _Progress(AbstractContextManager["_Progress"]):
     """One bar on stderr for the stage that runs, on a terminal only, gone when the stage is over."""
 
@@ -216,7 +226,7 @@ class _Progress(AbstractContextManager["_Progress"]):
             self.close()
             self._stage = stage
             # disable=None: shown if stderr is a terminal
-            self._bar = tqdm(desc=stage, total=total, disable=None, leave=False, bar_format="{desc} {percentage:3.0f}% |{bar:24}| {elapsed}")
+            self._bar = tqdm(desc=stage, total=total, disable=None, leave=False, bar_format=_BAR_FORMAT)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
             if done >= total:

@@ -1,8 +1,8 @@
 """Load a model and ask it about images: the page to start reading on.
 
-`load` finds the files (`hub`) and opens them in a backend (`backends`). A request is read and planned (`messages`,
-`images`, `processor`), then run: images to tiles, tiles to features, prompt and features to tokens, tokens to text.
-The computing is done below, in `backends`; this page decides what a person can choose.
+`load` finds the files (`hub`) and opens them in a backend (`backends`). A request is read and planned
+(`messages`, `images`, `processor`), then run: images to tiles, tiles to features, prompt and features to
+tokens, tokens to text. The computing is done below, in `backends`; here is what a person can choose.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def load(
     """Loads a model.
 
     Args:
-        source: The folder of an exported model, the folder of a Hugging Face checkpoint, or a hub id. The latter
-            two are converted once, into a cache (`POCKETVLM_CACHE` names another folder for it).
+        source: The folder of an exported model, the folder of a Hugging Face checkpoint, or a hub id. The
+            latter two are converted once, into a cache (`POCKETVLM_CACHE` names another folder for it).
         backend: What runs it; `pocketvlm info` lists what there is.
         type: What to convert a checkpoint to, "q8_0" or "f32". An exported model keeps the type it has.
         threads: Threads to compute with; by default as many as this process may use.
@@ -149,7 +149,7 @@ class Model:
             max_new_tokens: The most tokens to answer with.
             stop: Strings to end before.
             ignore_eos: Whether to go on after the tokens that end an answer, up to `max_new_tokens`.
-            split_images: Whether to cut images into tiles: more detail, more time. By default as the model says.
+            split_images: Whether to cut images into tiles: more detail, more time. None: as the model says.
             on_progress: Called as `on_progress(stage, done, total)` while images and prompt are read.
 
         Raises:
@@ -174,7 +174,7 @@ class Model:
     ) -> Stream:
         """As `generate`, but returns an iterator over pieces of the text, with `.result` at its end.
 
-        The request is checked before this returns; computing goes on in a thread, which also calls `on_progress`.
+        The request is checked before this returns; a thread does the computing and calls `on_progress`.
         """
         request = self._prepare(prompt, images, max_new_tokens, stop, ignore_eos, split_images, on_progress)
         return Stream(lambda stop_flag, emit: self._run(request, stop_flag, emit))
@@ -211,8 +211,9 @@ class Model:
         started = time.perf_counter()
         max_new_tokens = _at_least_one("max_new_tokens", max_new_tokens)
         stop = _stop_strings(stop)
-        messages = parse_messages(prompt, [images] if _is_one_image(images) else images)
-        sources = [part.image for message in messages for part in message.content if isinstance(part, ImagePart)]
+        messages = parse_messages(prompt, _list_of_images(images))
+        parts = [part for message in messages for part in message.content]
+        sources = [part.image for part in parts if isinstance(part, ImagePart)]
         pixels = [
             load_image(source, name=f"image {i}", pixel_limit=self._pixel_limit)
             for i, source in enumerate(sources, 1)
@@ -226,8 +227,8 @@ class Model:
         if len(token_ids) > context_length:
             tiles = sum(plan.num_tiles for plan in plans)
             raise ContextLengthError(
-                f"the prompt takes {len(token_ids)} tokens, {tiles * processor_config.image_seq_len} of them for "
-                f"{len(plans)} images in {tiles} tiles; the context holds {context_length}. "
+                f"the prompt takes {len(token_ids)} tokens, with {len(plans)} images in {tiles} tiles of "
+                f"{processor_config.image_seq_len}; the context holds {context_length}. "
                 "Fewer images, less text, or split_images=False"
             )
         return _Request(
@@ -288,7 +289,7 @@ class Model:
         return GenerationResult(
             text="".join(pieces),
             token_ids=generated.token_ids,
-            finish_reason="length" if generated.finish_reason == "length" and not assembler.stopped else "stop",
+            finish_reason="stop" if assembler.stopped else generated.finish_reason,
             prompt_tokens=len(request.token_ids),
             image_tokens=len(image_features),
             tiles=len(tiles),
@@ -342,8 +343,10 @@ def _require_match(config: ModelConfig, processor: Processor, folder: Path) -> N
         )
 
 
-def _is_one_image(images: Any) -> bool:
-    return isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray)
+def _list_of_images(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray):
+        return [images]
+    return list(images)
 
 
 def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:

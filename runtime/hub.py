@@ -127,7 +127,7 @@ def _convert_hub_id(repo_id: str, type: str) -> Path:
 
 
 def _download(repo_id: str, patterns: list[str], revision: str | None) -> Path | None:
-    """Returns the folder of a snapshot in the hub's cache, None if the hub cannot be reached and it is not there."""
+    """Returns the folder of a snapshot in the hub's cache; None if it is not there, nor the hub reachable."""
     # Slow to import, and needed for hub ids only.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -144,8 +144,8 @@ def _download(repo_id: str, patterns: list[str], revision: str | None) -> Path |
 
 def _offline_message(repo_id: str) -> str:
     return (
-        f"{repo_id}: the hub cannot be reached (or the repository holds no .safetensors), and nothing is cached. "
-        f"Where the network is, run: hf download {repo_id} --local-dir FOLDER; then pass that folder"
+        f"{repo_id}: nothing is cached, and the hub cannot be reached (or holds no .safetensors of it). "
+        f"Where there is a network, run: hf download {repo_id} --local-dir FOLDER; then pass that folder"
     )
 
 
@@ -174,7 +174,7 @@ def _newest_conversion(name: str, type: str) -> Path | None:
 
 
 def _convert(checkpoint: Path, name: str, identity: str, type: str) -> Path:
-    """Converts a checkpoint unless that was done before; of several processes the first does it, the others wait."""
+    """Converts a checkpoint unless that was done before. Of several processes one does it, the others wait."""
     target = _conversion_folder(name, identity, type)
     target.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{target}.lock"):
@@ -194,7 +194,8 @@ def _convert(checkpoint: Path, name: str, identity: str, type: str) -> Path:
 
 def _export(checkpoint: Path, out: Path, type: str) -> None:
     # -P: the folder we are started in is not a place to import from.
-    command = [sys.executable, "-P", "-m", "pocketvlm.export", "gguf", str(checkpoint), str(out), "--type", type]
+    export = [sys.executable, "-P", "-m", "pocketvlm.export"]
+    command = [*export, "gguf", str(checkpoint), str(out), "--type", type]
     # On a terminal the child shows its progress bar; elsewhere its words go into the error.
     shown = sys.stderr is not None and sys.stderr.isatty()
     child = subprocess.run(
@@ -202,5 +203,5 @@ def _export(checkpoint: Path, out: Path, type: str) -> None:
     )
     if child.returncode:
         said = (child.stderr or "").strip().splitlines()
-        reason = said[-1].removeprefix("pocketvlm: error: ") if said else f"see above, exit code {child.returncode}"
-        raise FormatError(f"{checkpoint}: cannot be converted: {reason}")
+        reason = said[-1].removeprefix("pocketvlm: error: ") if said else "see above"
+        raise FormatError(f"{checkpoint}: cannot be converted (exit code {child.returncode}): {reason}")

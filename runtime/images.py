@@ -19,11 +19,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import InputError
 
-ImageSource: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
+ImageSource: TypeAlias = (
+    str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
+)
 
 DEFAULT_PIXEL_LIMIT = 100_000_000
 
@@ -36,8 +38,8 @@ def load_image(
 ) -> NDArray[np.uint8]:
     """Reads one image.
 
-    EXIF orientation is applied, transparency is composited over white, an animation gives its first frame, and
-    16-bit grey keeps its upper byte. The layout of an array is never guessed: it must be uint8 [H, W, 3], RGB.
+    EXIF orientation is applied, transparency is composited over white, an animation gives its first frame,
+    and 16-bit grey keeps its upper byte. The layout of an array is never guessed: uint8 [H, W, 3], RGB.
 
     Args:
         source: A path, a `file:` or base64 `data:` URL, the bytes of an image file, a PIL image, or an array.
@@ -90,7 +92,7 @@ def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
         raise InputError(f"{name}: {width}x{height} pixels, expected at least 1x1")
     if width * height > pixel_limit:
         raise InputError(
-            f"{name}: {width}x{height} is {width * height:,} pixels, the limit is {pixel_limit:,} (pixel_limit)"
+            f"{name}: {width}x{height} is {width * height:,} pixels, pixel_limit is {pixel_limit:,}"
         )
 
 
@@ -138,7 +140,7 @@ def _decode(source: Any, name: str, pixel_limit: int) -> NDArray[np.uint8]:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: {error} (PIL.Image.MAX_IMAGE_PIXELS)") from error
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InputError(f"{name}: not an image, or a format that Pillow does not read") from None
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly any type
         raise InputError(f"{name}: the image is damaged or truncated: {error}") from error
@@ -149,7 +151,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise InputError(f"{name}: 32-bit pixels (mode {image.mode}) have no known range; convert to 8 bits first")
+        raise InputError(
+            f"{name}: 32-bit pixels (mode {image.mode}) have no known range; convert to 8 bits first"
+        )
     if image.mode in ("La", "RGBa"):  # premultiplied: Pillow only converts these to their plain form
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if "A" in image.getbands() or "transparency" in image.info:

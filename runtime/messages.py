@@ -5,7 +5,7 @@ Turning them into text is the business of `chat_template`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -46,11 +46,11 @@ def parse_messages(prompt: str | Sequence[MessageDict], images: Sequence[ImageSo
 
     A plain string is one user message with all images before the text. Otherwise each message is
     `{"role": ..., "content": ...}` with a string or a list of parts as its content. The parts are
-    `{"type": "text", "text": ...}`, `{"type": "image"}` (which takes the next of `images`, or carries its own as
-    "image", "url", "path" or "base64") and `{"type": "image_url", "image_url": {"url": ...}}`.
+    `{"type": "text", "text": ...}`, `{"type": "image"}` (which takes the next of `images`, or carries its own
+    as "image", "url", "path" or "base64") and `{"type": "image_url", "image_url": {"url": ...}}`.
 
     Raises:
-        InputError: An unknown role, type or key, something missing, or image parts that do not match `images`.
+        InputError: An unknown role, type or key, something missing, or image parts that do not fit `images`.
     """
     if isinstance(prompt, str):
         return [Message("user", (*map(ImagePart, images), TextPart(prompt)))]
@@ -67,7 +67,7 @@ def parse_messages(prompt: str | Sequence[MessageDict], images: Sequence[ImageSo
     return messages
 
 
-def _parse_message(message: MessageDict, where: str, waiting: list[ImageSource]) -> Message:
+def _parse_message(message: Any, where: str, waiting: list[ImageSource]) -> Message:
     _check_keys(message, where, required={"role", "content"})
     role, content = message["role"], message["content"]
     if role not in ROLES:
@@ -75,8 +75,11 @@ def _parse_message(message: MessageDict, where: str, waiting: list[ImageSource])
     if isinstance(content, str):
         return Message(role, (TextPart(content),))
     if not isinstance(content, Sequence) or not content:
-        raise InputError(f"{where}: content is {content!r:.60}, expected a string or a list of at least one part")
-    return Message(role, tuple(_parse_part(part, f"{where}.content[{i}]", waiting) for i, part in enumerate(content)))
+        raise InputError(
+            f"{where}: content is {content!r:.60}, expected a string or a list of at least one part"
+        )
+    parts = [_parse_part(part, f"{where}.content[{i}]", waiting) for i, part in enumerate(content)]
+    return Message(role, tuple(parts))
 
 
 def _parse_part(part: Any, where: str, waiting: list[ImageSource]) -> TextPart | ImagePart:
@@ -87,14 +90,14 @@ def _parse_part(part: Any, where: str, waiting: list[ImageSource]) -> TextPart |
             raise InputError(f"{where}: text is {part['text']!r:.60}, expected a string")
         return TextPart(part["text"])
     if kind == "image":
-        _check_keys(part, where, required={"type"}, optional=set(_IMAGE_KEYS))
+        _check_keys(part, where, required={"type"}, optional=_IMAGE_KEYS)
         return ImagePart(_find_image(part, where, waiting))
     if kind == "image_url":
         _check_keys(part, where, required={"type", "image_url"})
         url = part["image_url"]
         if isinstance(url, Mapping):
             # "detail" is OpenAI's hint on resolution; the checkpoint decides on that here.
-            _check_keys(url, f"{where}.image_url", required={"url"}, optional={"detail"})
+            _check_keys(url, f"{where}.image_url", required={"url"}, optional=["detail"])
             url = url["url"]
         return ImagePart(_as_url(url, f"{where}.image_url"))
     raise InputError(f"{where}: found {part!r:.60}, expected a part of type text, image or image_url")
@@ -123,10 +126,10 @@ def _as_url(url: Any, where: str) -> str:
     return url
 
 
-def _check_keys(value: Any, where: str, *, required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+def _check_keys(value: Any, where: str, *, required: set[str], optional: Collection[str] = ()) -> None:
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: found {value!r:.60}, expected a dict with {', '.join(sorted(required))}")
     if missing := required - value.keys():
         raise InputError(f"{where}: {', '.join(sorted(missing))} is missing")
-    if unknown := value.keys() - required - optional:
+    if unknown := value.keys() - required - set(optional):
         raise InputError(f"{where}: unknown key {', '.join(sorted(map(str, unknown)))}")

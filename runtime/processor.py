@@ -32,7 +32,7 @@ class ImageSize(NamedTuple):
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How one image becomes tiles: resize to `resized`, then to `split`, cut, and add the whole as last tile."""
+    """How one image becomes tiles: resize to `resized`, then to `split`, cut, add the whole as last tile."""
 
     resized: ImageSize
     split: ImageSize | None  # None: one tile, squashed from `resized`
@@ -45,7 +45,7 @@ class TilePlan:
 
 
 def plan_tiles(size: ImageSize, config: ProcessorConfig, *, split: bool) -> TilePlan:
-    """Plans the tiles of an image, in the arithmetic of Idefics3ImageProcessor (float64 proportions, truncated).
+    """Plans the tiles of an image, in the arithmetic of Idefics3ImageProcessor: proportions in float64.
 
     Args:
         size: The image as loaded, at least 1x1.
@@ -63,7 +63,7 @@ def plan_tiles(size: ImageSize, config: ProcessorConfig, *, split: bool) -> Tile
 
 
 def _scale_longest_edge(size: ImageSize, longest_edge: int) -> ImageSize:
-    """The longest edge becomes `longest_edge`, also upwards; the other one keeps proportion and is made even."""
+    """The longest edge becomes `longest_edge`, also upwards; the other keeps proportion and is made even."""
     aspect_ratio = size.width / size.height
     if size.width >= size.height:
         height = int(longest_edge / aspect_ratio)
@@ -106,7 +106,8 @@ class Processor:
         missing = [m for m in chat_template.REQUIRED_MARKERS if self.tokenizer.token_to_id(m) is None]
         if missing:
             raise UnsupportedError(
-                f"{folder}: the tokenizer has no {', '.join(missing)}; only the prompt format of SmolVLM is supported"
+                f"{folder}: the tokenizer has no {', '.join(missing)}; "
+                "only the prompt format of SmolVLM is supported"
             )
         self.tokenizer.reserve(chat_template.all_markers())
         self.image_token_id = self.tokenizer.encode(chat_template.IMAGE_TOKEN, parse_special=True)[0]

@@ -31,9 +31,9 @@ class Memory:
 class GenerationResult:
     """A finished answer."""
 
-    text: str  # as decoded: it often begins with a space; special tokens and what stopped it are not in it
+    text: str  # as decoded, often with a space first; without special tokens and without the stop string
     token_ids: list[int]  # a stop token that ended it included
-    finish_reason: str  # "stop": a stop token or stop string; "length": max_new_tokens, or the context is full
+    finish_reason: str  # "stop": a stop token or string; "length": max_new_tokens, or the context is full
     prompt_tokens: int  # image tokens included
     image_tokens: int
     tiles: int

@@ -21,8 +21,8 @@ Run: TypeAlias = Callable[[_core.StopFlag, Callable[[str], None]], GenerationRes
 class Stream(Iterator[str]):
     """Iterates over pieces of text; never half a character, never a part of a stop string.
 
-    Ending early (`close`, leaving a `with` block, dropping the last reference, Ctrl-C while waiting for the next
-    piece) cancels the generation within a layer's time; the model can be used again at once.
+    Ending early (`close`, leaving a `with` block, dropping the last reference, Ctrl-C while waiting for the
+    next piece) cancels the generation within a layer's time; the model can be used again at once.
     """
 
     def __init__(self, run: Run) -> None:

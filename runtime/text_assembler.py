@@ -1,4 +1,4 @@
-"""Bytes of tokens, one token at a time -> text that can be shown: whole characters, cut before a stop string."""
+"""Bytes of tokens, one token at a time -> text to show: whole characters, ended before a stop string."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from collections.abc import Sequence
 class TextAssembler:
     """Joins token bytes into text, and holds back what may yet turn out to begin a stop string.
 
-    However the bytes are split, the pieces join to the same text: that of all bytes decoded at once (with U+FFFD
-    for what is not UTF-8), up to the stop string that is complete first; of two that end together, the longer.
+    However the bytes are split, the pieces join to the same text: that of all bytes decoded at once (U+FFFD
+    for what is not UTF-8), up to the stop string that is complete first, or the longer of two that end there.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        """Args: stop: strings to end before, none of them empty."""
+        """Starts an empty text.
+
+        Args:
+            stop: Strings to end before, none of them empty.
+        """
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""

@@ -53,7 +53,7 @@ class Tokenizer:
         self._compile_markers()
 
     def reserve(self, markers: Iterable[str]) -> None:
-        """Makes those of `markers` special that the vocabulary has as added tokens, if they are not already."""
+        """Makes those of `markers` special that the vocabulary has as added tokens."""
         plain = {content: id for id, content in self._added.items() if id not in self._special_ids}
         found = [marker for marker in markers if marker in plain]
         self._tokenizer.add_special_tokens(found)

@@ -72,7 +72,7 @@ class Backend(Protocol):
         """
 
     def info(self) -> dict[str, Any]:
-        """Returns what there is to say of it: types, number of parameters, bytes of the weights, choices made."""
+        """Returns what there is to say of it: types, parameters, bytes of the weights, choices made."""
 
 
 class _BackendModule(Protocol):
