@@ -143,12 +143,20 @@ TYPED_MARKERS: dict[str, Case] = {
     "typed end of text": ([user("<|endoftext|>"), assistant("<|endoftext|><image>"), user("why?")], [], True),
 }
 
-# What the tiny model continues, 64 tokens each.
+# What the tiny model continues, 64 tokens each. Words and seeds are such that no choice among them is a close
+# one.
 GENERATIONS: dict[str, Case] = {
-    "text": ([user("Tell me a short story about 3 cats.")], [], True),
-    "unsplit": ([user(None, "What is this?")], [image(48, 64, 1)], False),
-    "split": ([user(None, "Describe the image.")], [image(60, 80, 2)], True),
-    "two images": ([user(None, None, "Compare the two.")], [image(64, 64, 3), image(90, 30, 4)], True),
+    "text": ([user("Hello! Who are you?")], [], True),
+    "unsplit": ([user(None, "What do you see?")], [image(48, 64, 2)], False),
+    "split": ([user(None, "What do you see here?")], [image(60, 80, 7)], True),
+    "two images": ([user(None, None, "Which is better?")], [image(60, 80, 4), image(90, 30, 5)], True),
+    "loud eps": ([user(None, "What do you see?")], [image(48, 64, 2)], False),
+}
+
+# Generations of a tiny model whose config.json says something else. The real epsilons are too small against
+# the activations to be missed; these are not.
+CONFIG_EDITS: dict[str, dict[str, dict[str, float]]] = {
+    "loud eps": {"vision_config": {"layer_norm_eps": 0.5}, "text_config": {"rms_norm_eps": 0.25}},
 }
 
 GENERATIONS_256M: dict[str, Case] = {

@@ -33,6 +33,8 @@ def make_tiny(store: Store, folder: Path) -> None:
     """
     golden, arrays, tolerances = _make(folder, cases.GENERATIONS, NEW_TOKENS, rows=12)
     for name, case in golden["generations"].items():
+        if name in cases.CONFIG_EDITS:
+            continue
         distinct = len(set(case["token_ids"]))
         if distinct < MIN_DISTINCT_TOKENS:
             raise RuntimeError(
@@ -43,7 +45,7 @@ def make_tiny(store: Store, folder: Path) -> None:
                 f"{name}: a margin of {min(case['margins'])} tolerances, {MIN_MARGIN} are needed"
             )
     golden["faults"] = faults.measure(
-        folder, {name: cases.GENERATIONS[name] for name in ("split", "unsplit")}
+        folder, {name: cases.GENERATIONS[name] for name in ("split", "unsplit", "loud eps")}
     )
     for name in ("two tiles swapped", "vision positions shifted", "text position shifted"):
         if golden["faults"][name]["first_other_token"] is None:
@@ -72,28 +74,30 @@ def _make(
         tolerances of the arrays.
     """
     processor = reference.load_processor(folder)
-    model = reference.load_model(folder)
-    model64 = reference.load_model(folder, torch.float64)
     files = ("config.json", "tokenizer.json", *sorted(file.name for file in folder.glob("*.safetensors")))
     golden: dict[str, Any] = {
         "reference": reference.versions(),
         "sha256": {file: reference.sha256_of_file(folder / file) for file in files},
-        "sizes": tolerance.sizes(model.config.to_dict()),
+        "sizes": reference.sizes(folder),
         "generations": {},
     }
     arrays: Arrays = {}
     tolerances: Arrays = {}
     for name, (messages, images, split) in generations.items():
+        edits = cases.CONFIG_EDITS.get(name, {})
+        steps = 1 if edits else new_tokens
+        with reference.edited(folder, edits) as source:
+            model, model64 = reference.load_model(source), reference.load_model(source, torch.float64)
         inputs = reference.processor_inputs(processor, messages, [reference.draw(i) for i in images], split)
         with reference.recorded_stages(model) as stages:
-            run = reference.greedy(model, inputs, new_tokens)
+            run = reference.greedy(model, inputs, steps)
         with reference.float64_throughout(), reference.recorded_stages(model64) as stages64:
-            run64 = reference.greedy(model64, reference.to_float64(inputs), new_tokens)
+            run64 = reference.greedy(model64, reference.to_float64(inputs), steps)
         if run.token_ids != run64.token_ids:
             raise RuntimeError(f"{name}: float32 and float64 pick different tokens")
 
         ids = inputs["input_ids"][0].tolist()
-        relative = tolerance.relative_tolerances(golden["sizes"], len(ids) + new_tokens)
+        relative = tolerance.relative_tolerances(golden["sizes"], len(ids) + steps)
         stages["logits"], stages64["logits"] = run.prompt_logits, run64.prompt_logits
         margins = run.margins / (
             relative["logits"] * np.sqrt(np.mean(run.logits.astype(np.float64) ** 2, axis=1))
@@ -103,6 +107,7 @@ def _make(
             "messages": messages,
             "images": images,
             "do_image_splitting": split,
+            "config_edit": edits,
             "tiles": 0 if tiles is None else len(tiles),
             "tiles_sha256": None if tiles is None else sha256_of_array(tiles),
             "prompt_ids": ids,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
+from ..model import tolerance
 from .images import formula_image
 
 TRANSFORMERS = "5.23.0"  # 4.55 to 4.57 shift the position ids of the vision tower
@@ -122,6 +125,28 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
         folder, dtype=dtype, attn_implementation="eager", local_files_only=True
     )
     return model.eval()
+
+
+def sizes(folder: Path) -> dict[str, Any]:
+    """The sizes that tolerances are derived from, with the defaults of the model's class where config.json
+    has none."""
+    return tolerance.sizes(transformers.AutoConfig.from_pretrained(folder).to_dict())
+
+
+@contextmanager
+def edited(folder: Path, edits: dict[str, dict[str, float]]) -> Iterator[Path]:
+    """A copy of a checkpoint whose config.json has other values: section -> key -> value. No edits: the
+    original."""
+    if not edits:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as other:
+        shutil.copytree(folder, other, dirs_exist_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        for section, values in edits.items():
+            config[section] |= values
+        (Path(other) / "config.json").write_text(json.dumps(config))
+        yield Path(other)
 
 
 @contextmanager

@@ -14,6 +14,11 @@ What is compared is the largest of up to 10^6 numbers, within 5 standard deviati
 sqrt(3) = 2.9. The gain of a layer is not exactly one (softmax, GELU and the norm of a small vector amplify,
 the residual stream dilutes); factor 2.75 is left for it, which rounds the constant to C = 8:
 
+RoPE's angles are float32 products, position times frequency, by definition: both sides make the same
+rounding. But the frequencies, powers of theta, may differ in the last bit: by 0.07 u in the RMS over a head
+at theta = 1e5. At position p that turns a query against a key by 0.07 p u, as much as the rounding of 6 (0.07
+p)^2 = p^2 / 32 terms.
+
     |a - b| <= C u sqrt(K) scale,    scale = the RMS of the stage, or of the channel where that is larger
 
 tests/golden/README.md holds it against the facts: what float32 against float64 uses of this bound in the
@@ -92,6 +97,7 @@ def chained_terms(config: Mapping[str, Any], positions: int) -> dict[str, int]:
     terms["text.embed"] = count  # the rows of text are exact
     for i in range(text["num_hidden_layers"]):
         count += hidden + _attention(hidden, text["head_dim"], positions, heads * text["head_dim"])
+        count += positions**2 // 32  # RoPE: see above
         count += hidden + hidden + text["intermediate_size"]
         terms[f"text.layer.{i}"] = count
     count += hidden
@@ -102,8 +108,8 @@ def chained_terms(config: Mapping[str, Any], positions: int) -> dict[str, int]:
 
 
 def _attention(inputs: int, head_dim: int, positions: int, outputs: int) -> int:
-    """Terms along one path through attention: a projection, a score, the softmax's sum, the mix of values,
-    the way out."""
+    """Terms along one path through attention: projection in, score, softmax's sum, mix of values, projection
+    out."""
     return inputs + head_dim + positions + positions + outputs
 
 
