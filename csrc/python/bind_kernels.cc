@@ -3,7 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <limits>
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -20,6 +22,37 @@ namespace pocketvlm {
 namespace {
 
 const KernelTable& row(const std::string& isa) { return kernels_for(isa, detect_cpu_features()); }
+
+// Room for a kernel's results, off every vector boundary, between guard bytes that nobody may write.
+template <typename T>
+class Guarded {
+public:
+    explicit Guarded(int64_t size) : bytes_(static_cast<size_t>(size) * sizeof(T) + 2 * kGuard, kPattern), size_(size) {}
+    explicit Guarded(const py::array_t<T>& initial) : Guarded(initial.size()) {
+        std::copy_n(initial.data(), size_, data());
+    }
+
+    T* data() { return reinterpret_cast<T*>(bytes_.data() + kGuard); }
+
+    // The results as an array of that shape. Throws Error if a guard was written.
+    py::array_t<T> to_python(const std::vector<py::ssize_t>& shape) {
+        const auto untouched = [](uint8_t byte) { return byte == kPattern; };
+        if (!std::all_of(bytes_.begin(), bytes_.begin() + kGuard, untouched) ||
+            !std::all_of(bytes_.end() - kGuard, bytes_.end(), untouched)) {
+            throw Error("the kernel wrote outside its result");
+        }
+        py::array_t<T> array(shape);
+        std::copy_n(data(), size_, array.mutable_data());
+        return array;
+    }
+    py::array_t<T> to_python() { return to_python({static_cast<py::ssize_t>(size_)}); }
+
+private:
+    static constexpr ptrdiff_t kGuard = 64 + sizeof(T);
+    static constexpr uint8_t kPattern = 0xa5;
+    std::vector<uint8_t> bytes_;
+    int64_t size_;
+};
 
 // y = x W^T + bias, added to `initial` if given. weights: the stored bytes of a tensor of type `type`, [n, k].
 py::array_t<float> linear(const std::string& isa, const py::object& x, const py::object& weights,
@@ -42,27 +75,27 @@ py::array_t<float> linear(const std::string& isa, const py::object& x, const py:
         const py::array_t<float> values = checked_array<float>(*bias, "bias", {static_cast<py::ssize_t>(n)});
         product.bias.assign(values.data(), values.data() + n);
     }
-    py::array_t<float> y({m, n});
+    Guarded<float> y(m * n);
     if (initial) {
         const py::array_t<float> before =
             checked_array<float>(*initial, "initial", {static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
-        std::copy_n(before.data(), m * n, y.mutable_data());
+        y = Guarded<float>(before);
     }
     Activations activations;
     activations.set(compute, {&product}, rows.data(), m);
-    product.run(compute, activations, y.mutable_data(), initial.has_value());
-    return y;
+    product.run(compute, activations, y.data(), initial.has_value());
+    return y.to_python({static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
 }
 
 std::tuple<py::array_t<int8_t>, py::array_t<float>, py::array_t<int32_t>> quantize_row_i8(const std::string& isa,
                                                                                           const py::object& x) {
     const py::array_t<float> values = checked_array<float>(x, "x", {"k"});
     const int64_t k = values.shape(0), blocks = (k + kI8Block - 1) / kI8Block;
-    py::array_t<int8_t> quantised(blocks * kI8Block);
-    py::array_t<float> scales(blocks);
-    py::array_t<int32_t> sums(blocks);
-    row(isa).quantize_row_i8(values.data(), k, quantised.mutable_data(), scales.mutable_data(), sums.mutable_data());
-    return {quantised, scales, sums};
+    Guarded<int8_t> quantised(blocks * kI8Block);
+    Guarded<float> scales(blocks);
+    Guarded<int32_t> sums(blocks);
+    row(isa).quantize_row_i8(values.data(), k, quantised.data(), scales.data(), sums.data());
+    return {quantised.to_python(), scales.to_python(), sums.to_python()};
 }
 
 // softmax(q k^T) v over the first visible[r] keys of row r; q is scaled already. Lays the keys out in blocks.
@@ -94,63 +127,58 @@ py::array_t<float> attention(const std::string& isa, const py::object& q, const 
     return out;
 }
 
-py::array_t<float> copy_of(const py::array_t<float>& x) {
-    py::array_t<float> y(x.shape(0));
-    std::copy_n(x.data(), x.shape(0), y.mutable_data());
-    return y;
-}
-
+// The elementwise kernels run in place where their contract allows it.
 py::array_t<float> layer_norm(const std::string& isa, const py::object& x, const py::object& weight,
                               const py::object& bias, float epsilon) {
-    const py::array_t<float> y = copy_of(checked_array<float>(x, "x", {"n"}));
-    const py::array_t<float> w = checked_array<float>(weight, "weight", {y.shape(0)});
-    const py::array_t<float> b = checked_array<float>(bias, "bias", {y.shape(0)});
-    py::array_t<float> out = y;
-    row(isa).layer_norm(y.data(), w.data(), b.data(), epsilon, y.shape(0), out.mutable_data());
-    return out;
+    Guarded<float> y(checked_array<float>(x, "x", {"n"}));
+    const py::array_t<float> w = checked_array<float>(weight, "weight", {"n"});
+    const py::array_t<float> b = checked_array<float>(bias, "bias", {w.size()});
+    row(isa).layer_norm(y.data(), w.data(), b.data(), epsilon, w.size(), y.data());
+    return y.to_python();
 }
 
 py::array_t<float> rms_norm(const std::string& isa, const py::object& x, const py::object& weight, float epsilon) {
-    py::array_t<float> y = copy_of(checked_array<float>(x, "x", {"n"}));
-    const py::array_t<float> w = checked_array<float>(weight, "weight", {y.shape(0)});
-    row(isa).rms_norm(y.data(), w.data(), epsilon, y.shape(0), y.mutable_data());
-    return y;
+    Guarded<float> y(checked_array<float>(x, "x", {"n"}));
+    const py::array_t<float> w = checked_array<float>(weight, "weight", {"n"});
+    row(isa).rms_norm(y.data(), w.data(), epsilon, w.size(), y.data());
+    return y.to_python();
 }
 
 py::array_t<float> gelu_tanh(const std::string& isa, const py::object& x) {
-    py::array_t<float> y = copy_of(checked_array<float>(x, "x", {"n"}));
-    row(isa).gelu_tanh(y.mutable_data(), y.shape(0));
-    return y;
+    const py::array_t<float> values = checked_array<float>(x, "x", {"n"});
+    Guarded<float> y(values);
+    row(isa).gelu_tanh(y.data(), values.size());
+    return y.to_python();
 }
 
 py::array_t<float> silu_mul(const std::string& isa, const py::object& gate, const py::object& up) {
-    py::array_t<float> y = copy_of(checked_array<float>(gate, "gate", {"n"}));
-    const py::array_t<float> factor = checked_array<float>(up, "up", {y.shape(0)});
-    row(isa).silu_mul(y.mutable_data(), factor.data(), y.shape(0));
-    return y;
+    const py::array_t<float> factor = checked_array<float>(up, "up", {"n"});
+    Guarded<float> y(checked_array<float>(gate, "gate", {factor.size()}));
+    row(isa).silu_mul(y.data(), factor.data(), factor.size());
+    return y.to_python();
 }
 
 py::array_t<float> rope_interleaved(const std::string& isa, const py::object& x, const py::object& cosine,
                                     const py::object& sine, float scale) {
-    py::array_t<float> y = copy_of(checked_array<float>(x, "x", {"n"}));
-    const py::array_t<float> c = checked_array<float>(cosine, "cosine", {y.shape(0) / 2});
-    const py::array_t<float> s = checked_array<float>(sine, "sine", {y.shape(0) / 2});
-    row(isa).rope_interleaved(y.mutable_data(), c.data(), s.data(), y.shape(0), scale);
-    return y;
+    const py::array_t<float> c = checked_array<float>(cosine, "cosine", {"n / 2"});
+    const py::array_t<float> s = checked_array<float>(sine, "sine", {c.size()});
+    Guarded<float> y(checked_array<float>(x, "x", {2 * c.size()}));
+    row(isa).rope_interleaved(y.data(), c.data(), s.data(), 2 * c.size(), scale);
+    return y.to_python();
 }
 
 py::array_t<uint16_t> half_from_float(const std::string& isa, const py::object& x) {
     const py::array_t<float> values = checked_array<float>(x, "x", {"n"});
-    py::array_t<uint16_t> halves(values.shape(0));
-    row(isa).half_from_float(values.data(), values.shape(0), halves.mutable_data());
-    return halves;
+    Guarded<uint16_t> halves(values.size());
+    row(isa).half_from_float(values.data(), values.size(), halves.data());
+    return halves.to_python();
 }
 
 py::array_t<float> float_from_half(const std::string& isa, const py::object& x) {
     const py::array_t<uint16_t> halves = checked_array<uint16_t>(x, "x", {"n"});
-    py::array_t<float> values(halves.shape(0));
-    row(isa).float_from_half(halves.data(), halves.shape(0), values.mutable_data());
-    return values;
+    Guarded<float> values(halves.size());
+    row(isa).float_from_half(halves.data(), halves.size(), values.data());
+    return values.to_python();
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, i
             const float magnitude = std::fabs(x[start + i]);
             if (magnitude > amax) amax = magnitude;
         }
-        const float inverse = amax > 0 ? 127.0f / amax : 0.0f;
+        const float inverse = amax >= kMinAmax ? 127.0f / amax : 0.0f;
         int32_t sum = 0;
         for (int64_t i = 0; i < kI8Block; ++i) {
             const int value = i < count ? static_cast<int>(std::nearbyint(x[start + i] * inverse)) : 0;

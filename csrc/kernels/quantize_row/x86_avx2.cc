@@ -19,7 +19,7 @@ void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, i
             magnitude = max(magnitude, F32x8{_mm256_andnot_ps(sign, part[n].value)});
         }
         const float amax = magnitude.max();
-        const F32x8 inverse = F32x8::broadcast(amax > 0 ? 127.0f / amax : 0.0f);
+        const F32x8 inverse = F32x8::broadcast(amax >= kMinAmax ? 127.0f / amax : 0.0f);
 
         __m256i total = _mm256_setzero_si256();
         for (int n = 0; n < kParts; ++n) {

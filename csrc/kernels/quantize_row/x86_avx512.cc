@@ -12,7 +12,7 @@ void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, i
         const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(present), x + start);
         const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(present >> 16), x + start + 16);
         const float amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        const __m512 inverse = _mm512_set1_ps(amax > 0 ? 127.0f / amax : 0.0f);
+        const __m512 inverse = _mm512_set1_ps(amax >= kMinAmax ? 127.0f / amax : 0.0f);
 
         const __m512i first = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
         const __m512i second = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));

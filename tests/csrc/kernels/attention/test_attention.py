@@ -1,0 +1,58 @@
+"""Attention over blocks of keys, against a float64 softmax."""
+
+import numpy as np
+import pytest
+
+from pocketvlm import _core
+
+EPSILON = float(np.finfo(np.float32).eps)
+
+
+def exact_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    scores = q.astype(np.float64) @ k.T.astype(np.float64)
+    scores[np.arange(len(k)) >= visible[:, None]] = -np.inf
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True) @ v.astype(np.float64)
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+@pytest.mark.parametrize("head_dim", [32, 64, 72, 6])
+@pytest.mark.parametrize("keys", [1, 15, 127, 128, 129, 300])
+def test_against_softmax(isa: str, head_dim: int, keys: int) -> None:
+    """A score's error, d * eps * sum |q k|, shifts its weight by as much relatively; so does the sum of `keys` weights."""
+    rng = np.random.default_rng(keys * 100 + head_dim)
+    for rows in (1, 3, 6, 7, 13):
+        q = rng.standard_normal((rows, head_dim), dtype=np.float32) / np.float32(np.sqrt(head_dim)) * 3
+        k = rng.standard_normal((keys, head_dim), dtype=np.float32)
+        v = rng.standard_normal((keys, head_dim), dtype=np.float32)
+        visible = rng.integers(1, keys + 1, rows).astype(np.int32)
+        y = _core.kernels.attention(isa, q, k, v, visible)
+        score_error = head_dim * EPSILON * (np.abs(q) @ np.abs(k.T)).max()
+        bound = 2 * (score_error + (keys + 8) * EPSILON) * np.abs(v).max()
+        assert np.abs(y - exact_attention(q, k, v, visible)).max() <= bound, rows
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+def test_unseen_keys_do_not_matter(isa: str) -> None:
+    """What lies behind the last visible key, however large, changes no bit."""
+    rng = np.random.default_rng(5)
+    q = rng.standard_normal((7, 64), dtype=np.float32)
+    k = rng.standard_normal((200, 64), dtype=np.float32)
+    v = rng.standard_normal((200, 64), dtype=np.float32)
+    visible = np.array([1, 16, 17, 127, 128, 129, 140], dtype=np.int32)
+    before = _core.kernels.attention(isa, q, k, v, visible)
+    k[140:] = 1e6
+    v[140:] = -1e6
+    assert np.array_equal(_core.kernels.attention(isa, q, k, v, visible), before)
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+def test_large_scores_stay_finite(isa: str) -> None:
+    """The maximum is taken off before exp, also when it grows from block to block."""
+    k = np.linspace(-500, 500, 300, dtype=np.float32).reshape(-1, 1) * np.ones((1, 16), dtype=np.float32)
+    v = np.arange(300, dtype=np.float32).reshape(-1, 1) * np.ones((1, 16), dtype=np.float32)
+    y = _core.kernels.attention(
+        isa, np.ones((2, 16), dtype=np.float32), k, v, np.array([300, 2], dtype=np.int32)
+    )
+    assert np.allclose(y[0], 299)
+    assert np.allclose(y[1], 1)

@@ -1,0 +1,100 @@
+"""Packed matrix products of every row of the kernel table, against float64 and the scalar row."""
+
+import gguf
+import numpy as np
+import pytest
+
+from pocketvlm import _core
+
+ISAS = _core.isas()
+# One column more and one less than a panel of 16 and of 64, and one beyond two panels.
+COLUMNS = (1, 15, 16, 17, 63, 64, 65, 129)
+# Remainders of every register tile (2, 3 and 6 rows), and one row more than a block of rows.
+ROWS = (1, 2, 3, 5, 7, 97)
+EPSILON = float(np.finfo(np.float32).eps)
+
+
+def stored_bytes(weights: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """A weight matrix as it lies in a file, and the float32 values that these bytes stand for."""
+    quant = gguf.GGMLQuantizationType[kind.upper()]
+    stored = gguf.quants.quantize(weights, quant)
+    return stored.view(np.uint8).reshape(-1), gguf.quants.dequantize(stored, quant)
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_float_weights(isa: str, kind: str) -> None:
+    """Each result is within the error of a float32 sum of k products, k * eps * sum |x w|."""
+    rng = np.random.default_rng(1)
+    for m in ROWS:
+        for n in COLUMNS:
+            k = int(rng.integers(1, 70))
+            x = rng.standard_normal((m, k), dtype=np.float32)
+            stored, weights = stored_bytes(rng.standard_normal((n, k), dtype=np.float32), kind)
+            bias = rng.standard_normal(n, dtype=np.float32)
+            before = rng.standard_normal((m, n), dtype=np.float32)
+            y = _core.kernels.linear(isa, x, stored, type=kind, n=n, bias=bias, initial=before)
+            exact = before.astype(np.float64) + bias + x.astype(np.float64) @ weights.T.astype(np.float64)
+            magnitude = np.abs(before) + np.abs(bias) + np.abs(x) @ np.abs(weights.T)
+            assert np.all(np.abs(y - exact) <= (k + 2) * EPSILON * magnitude), (m, n, k)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_q8_0_weights(isa: str) -> None:
+    """The integer dots are exact: what is left is a float32 sum over the blocks of 32."""
+    rng = np.random.default_rng(2)
+    for m in ROWS:
+        for n in COLUMNS:
+            blocks = int(rng.integers(1, 5))
+            x = rng.standard_normal((m, 32 * blocks), dtype=np.float32)
+            stored, weights = stored_bytes(rng.standard_normal((n, 32 * blocks), dtype=np.float32), "q8_0")
+            y = _core.kernels.linear(isa, x, stored, type="q8_0", n=n)
+            rows = [_core.kernels.quantize_row_i8("scalar", row) for row in x]
+            quantised = np.stack([v.reshape(blocks, 32) * s[:, None].astype(np.float64) for v, s, _ in rows])
+            products = np.einsum("mbi,nbi->mnb", quantised, weights.reshape(n, blocks, 32).astype(np.float64))
+            bound = (blocks + 3) * EPSILON * np.abs(products).sum(axis=2)
+            assert np.all(np.abs(y - products.sum(axis=2)) <= bound + 1e-30), (m, n, blocks)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_q8_0_extreme_bytes(isa: str) -> None:
+    """-128 and 127 throughout: the sums where a saturating or 16-bit step would go wrong."""
+    m, n, k = 3, 66, 64
+    for weight in (-128, -127, 127):
+        blocks = np.zeros((n, k // 32, 34), dtype=np.uint8)
+        blocks[..., :2] = np.frombuffer(np.float16(0.5).tobytes(), dtype=np.uint8)
+        blocks[..., 2:] = np.int8(weight).view(np.uint8)
+        for sign in (-1.0, 1.0):
+            x = np.full((m, k), sign * 127.0, dtype=np.float32)
+            y = _core.kernels.linear(isa, x, blocks.reshape(-1), type="q8_0", n=n)
+            assert np.array_equal(y, np.full((m, n), k * 0.5 * weight * sign * 127.0, dtype=np.float32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+def test_same_bits_for_any_rows_and_threads(isa: str, kind: str) -> None:
+    """A row's result depends neither on the rows beside it nor on the number of threads."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((200, 96), dtype=np.float32)
+    stored, _ = stored_bytes(rng.standard_normal((130, 96), dtype=np.float32), kind)
+    whole = _core.kernels.linear(isa, x, stored, type=kind, n=130)
+    for threads in (2, 3, 8):
+        assert np.array_equal(_core.kernels.linear(isa, x, stored, type=kind, n=130, threads=threads), whole)
+    for row in (0, 1, 95, 96, 199):
+        alone = _core.kernels.linear(isa, x[row : row + 1], stored, type=kind, n=130)
+        assert np.array_equal(alone[0], whole[row])
+
+
+def test_a_type_without_kernels_is_named() -> None:
+    from pocketvlm.errors import UnsupportedError
+
+    stored = np.zeros(18 * 4, dtype=np.uint8)
+    with pytest.raises(UnsupportedError, match=r"tensor weights: type q4_0 cannot run"):
+        _core.kernels.linear("scalar", np.zeros((1, 32), dtype=np.float32), stored, type="q4_0", n=4)
+
+
+def test_an_unknown_isa_lists_what_is_there() -> None:
+    from pocketvlm.errors import UnsupportedError
+
+    with pytest.raises(UnsupportedError, match=r"isa: mmx is not available, expected one of: .*scalar"):
+        _core.kernels.gelu_tanh("mmx", np.zeros(1, dtype=np.float32))
