@@ -4,7 +4,7 @@ An inline function or template that is instantiated in such an object (a std hea
 symbol full of AVX code, and the linker is free to pick that copy for the whole program: on a CPU without AVX
 the program then dies anywhere. `make lint` runs this file over the objects that went into the wheel:
 
-    python tests/house/check_isa_objects.py SOURCE_FOLDER BUILD_FOLDER
+    python tests/house/check_isa_objects.py SOURCE_FOLDER BUILD_FOLDER [BUILD_FOLDER...]
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def objects_of(source_folder: Path, build_folder: Path) -> list[Path]:
 
 
 def main(argv: list[str]) -> int:
-    """Check the objects below argv[1] of the sources below argv[0]: 1 and a list when a symbol can leak."""
-    objects = objects_of(Path(argv[0]).resolve(), Path(argv[1]).resolve())
+    """Check the objects of the sources below argv[0] in each folder after it: 1 when a symbol can leak."""
+    source_folder, *build_folders = (Path(argument).resolve() for argument in argv)
+    objects = [path for folder in build_folders for path in objects_of(source_folder, folder)]
     leaks = mergeable_symbols(objects)
     if leaks:
         print("\n".join(leaks))

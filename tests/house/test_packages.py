@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,11 @@ def package_dir() -> dict[str, str]:
 
 
 PACKAGES = package_dir()
+
+# What stubtest sees in every pybind11 class: its metaclass, and an __init__ that only raises where there is none.
+PYBIND11_ITSELF = re.compile(
+    r"metaclass differs$|__init__ is inconsistent, stub does not have \*args parameter"
+)
 
 
 def run_python(code: str, *, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -85,4 +91,6 @@ def test_importing_the_runtime_pulls_in_nothing_heavy(tmp_path: Path) -> None:
 def test_core_stub_matches_the_compiled_module(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy.stubtest", "pocketvlm._core", "--concise"]
     result = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    differences = [line for line in result.stdout.splitlines() if not PYBIND11_ITSELF.search(line)]
+    assert not differences, "\n".join(differences)
+    assert not result.stderr
