@@ -28,7 +28,7 @@ def package_dir() -> dict[str, str]:
 
 PACKAGES = package_dir()
 
-# What stubtest sees in every pybind11 class: its metaclass, and an __init__ that only raises where there is none.
+# What stubtest sees in every pybind11 class: its metaclass, and an __init__ that raises if there is none.
 PYBIND11_ITSELF = re.compile(
     r"metaclass differs$|__init__ is inconsistent, stub does not have \*args parameter"
 )
