@@ -143,6 +143,22 @@ def test_tensor_round_trip(
         np.testing.assert_array_equal(file.tensor_data(name), data.ravel())
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads resident memory from /proc")
+def test_give_back_frees_mapped_memory(tmp_path: Path) -> None:
+    def resident_file_bytes() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) * 1024
+
+    weights = np.zeros(8 << 20, dtype=np.float32)
+    path = write(tmp_path / "model.gguf", lambda writer: writer.add_tensor("weights", weights))
+    file = _core.GgufFile(str(path))
+    opened = resident_file_bytes()
+    assert not file.tensor_data("weights").any()
+    assert resident_file_bytes() - opened > 0.9 * weights.nbytes
+    file.give_back("weights")
+    assert resident_file_bytes() - opened < 0.1 * weights.nbytes
+
+
 def test_vocabulary_of_true_size(tmp_path: Path) -> None:
     tokens = [f"token {i}" for i in range(49280)]
     path = write(tmp_path / "model.gguf", lambda writer: writer.add_token_list(tokens))
