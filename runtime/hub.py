@@ -174,7 +174,7 @@ def _newest_conversion(name: str, type: str) -> Path | None:
 
 
 def _convert(checkpoint: Path, name: str, identity: str, type: str) -> Path:
-    """Converts a checkpoint unless that was done before. Of several processes one does it, the others wait."""
+    """Converts a checkpoint unless that was done before. Of several processes one does it, others wait."""
     target = _conversion_folder(name, identity, type)
     target.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{target}.lock"):

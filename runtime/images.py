@@ -135,7 +135,8 @@ def _decode(source: Any, name: str, pixel_limit: int) -> NDArray[np.uint8]:
             image = source if isinstance(source, Image.Image) else Image.open(source)
             _check_size(*image.size, name, pixel_limit)
             image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+            # A turned copy forgets its format, which tells what 32-bit integers are.
+            return np.array(_to_rgb(ImageOps.exif_transpose(image), image.format, name))
     except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -146,9 +147,9 @@ def _decode(source: Any, name: str, pixel_limit: int) -> NDArray[np.uint8]:
         raise InputError(f"{name}: the image is damaged or truncated: {error}") from error
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, format: str | None, name: str) -> Image.Image:
     # Pillow clips wider samples to 255 where it should scale them.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if image.mode.startswith("I;16") or (image.mode == "I" and format in ("PNG", "PPM")):
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise InputError(

@@ -1,0 +1,44 @@
+"""What every test may use: the tiny synthetic checkpoint, its exports, and a photo."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def export(*arguments: str | Path) -> None:
+    """Runs `pocketvlm export` as a person would."""
+    subprocess.run([sys.executable, "-P", "-m", "pocketvlm", "export", *map(str, arguments)], check=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Hugging Face folder of the tiny model: every quirk of the architecture in about 1 MB."""
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    export("synthetic", "tiny", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_f32(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model exported at f32: a folder for `pocketvlm.load`."""
+    folder = tmp_path_factory.mktemp("tiny-f32") / "model"
+    export("gguf", tiny_checkpoint, folder, "--type", "f32")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_q8_0(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model exported at q8_0: a folder for `pocketvlm.load`."""
+    folder = tmp_path_factory.mktemp("tiny-q8_0") / "model"
+    export("gguf", tiny_checkpoint, folder, "--type", "q8_0")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo() -> Path:
+    """The example picture of the repository, 1536x1152."""
+    return Path(__file__).parents[1] / "examples" / "photo.jpg"
