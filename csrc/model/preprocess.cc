@@ -15,9 +15,8 @@
 namespace pocketvlm {
 namespace {
 
-constexpr int64_t max_side = int64_t{1} << 20;  // keeps the widest table of weights near 25 MB
-constexpr int64_t max_pixels = int64_t{1}
-                               << 28;  // of any image on the way, the one between two passes included
+constexpr int64_t max_side = int64_t{1} << 20;    // keeps the widest table of weights near 25 MB
+constexpr int64_t max_pixels = int64_t{1} << 28;  // of any image on the way
 constexpr double pi = 3.14159265358979323846;
 
 std::string size_text(const ImageSize& size) { return concat(size.height, "x", size.width); }
@@ -206,15 +205,13 @@ void check_image_size(const ImageSize& size, const char* what) {
 
 void resize_image(const ImageView& image, const ImageSize& size, ResizeFilter filter,
                   const KernelTable& kernels, ThreadPool& pool, const StopPoll& stop, uint8_t* dst) {
+    check_image_size(image.size, "image");
+    check_image_size(size, "resized image");
     const bool horizontal_first = runs_horizontal_first(image.size, size);
     const ImageSize between = horizontal_first ? ImageSize{image.size.height, size.width}
                                                : ImageSize{size.height, image.size.width};
-    check_image_size(image.size, "image");
-    check_image_size(size, "resized image");
-    check_image_size(between, "image between the passes of a resize");
-
-    // A pass that would not change the length of its side is skipped. The filters reach both edges, so the
-    // second pass needs every row and column of the first.
+    // A pass that would not change the length of its side is skipped. The image in between is no larger than
+    // the larger of the other two. The filters reach both edges, so the second pass needs all of it.
     const Resizer resizer{filter, kernels, pool, stop};
     if (between == image.size && between == size) {
         std::memcpy(dst, image.pixels, num_bytes(size));

@@ -58,8 +58,8 @@ struct PreprocessPlan {
 int64_t count_tiles(const PreprocessPlan& plan);
 
 // Writes tiles, [count_tiles(plan), tile_size, tile_size, 3]: crops row by row, then the global tile. The
-// result does not depend on the number of threads. Holds at most two images besides the input and the tiles.
-// Throws as resize_image does.
+// result does not depend on the number of threads. Holds at most three images besides the input and the
+// tiles: what a resize starts from, what lies between its passes, what it gives. Throws as resize_image does.
 void preprocess(const ImageView& image, const PreprocessPlan& plan, const KernelTable& kernels,
                 ThreadPool& pool, const StopPoll& stop, uint8_t* tiles);
 

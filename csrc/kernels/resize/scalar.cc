@@ -44,7 +44,7 @@ void resize_vertical_u8(const uint8_t* src, int64_t row_bytes, const ResizeTaps&
 
     // Sums of a few columns at a time stay in registers while the rows go by; the compiler makes vectors of
     // them.
-    constexpr int64_t columns = 16;
+    constexpr int64_t columns = 32;
     int64_t i = 0;
     for (; i + columns <= row_bytes; i += columns) {
         int32_t sums[columns];
