@@ -43,7 +43,7 @@ def write_synthetic(
         out: The folder to write. It appears when it is complete.
         seed: Other seeds give other weights; the default of tiny gives a lively model.
         force: Replace an earlier checkpoint in `out`.
-        on_progress: Called with (tensor name, elements done, elements in total).
+        on_progress: Called with ("weights", elements done, elements in total).
 
     Returns:
         The path of the folder.
@@ -79,5 +79,5 @@ def _write_weights(folder: Path, seed: int, on_progress: OnProgress | None) -> s
                 file.write(data)
                 done += chunk.size
                 if on_progress is not None:
-                    on_progress(spec.hf_name, done, total)
+                    on_progress("weights", done, total)
     return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""The commands `pocketvlm export synthetic` and `pocketvlm export gguf`; other modules do the work."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..errors import Error
+from .gguf_export import export_gguf
+from .model_files import SIZES
+from .quantize import EXPORT_TYPES
+from .synthetic import DEFAULT_SEED, write_synthetic
+
+_GGUF_DESCRIPTION = """
+Convert a Hugging Face SmolVLM or Idefics3 checkpoint to GGUF. OUT becomes a folder with a text and a
+projector file, the tokenizer and the configurations: pocketvlm loads the folder, llama.cpp the two files.
+"""
+
+_SYNTHETIC_DESCRIPTION = """
+Write a complete Hugging Face checkpoint of true shape with made-up weights, for trying out and measuring
+without a download. The same size and seed give the same bytes on every machine.
+"""
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Adds the export commands to the parser of `pocketvlm export`."""
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    gguf = commands.add_parser(
+        "gguf", help="convert a Hugging Face checkpoint to GGUF files", description=_GGUF_DESCRIPTION
+    )
+    gguf.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="folder with config.json, safetensors, tokenizer"
+    )
+    gguf.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    gguf.add_argument(
+        "--type", required=True, choices=EXPORT_TYPES, help="type of the matrices; norms and biases stay f32"
+    )
+    gguf.add_argument(
+        "--vision-type", choices=EXPORT_TYPES, help="type for vision tower and connector (default: as --type)"
+    )
+    _add_force(gguf)
+    gguf.set_defaults(func=_run_gguf)
+
+    synthetic = commands.add_parser(
+        "synthetic", help="write a checkpoint with made-up weights", description=_SYNTHETIC_DESCRIPTION
+    )
+    synthetic.add_argument("size", metavar="SIZE", choices=SIZES, help=f"one of {', '.join(SIZES)}")
+    synthetic.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    synthetic.add_argument(
+        "--seed", type=int, default=DEFAULT_SEED, metavar="N", help="other weights (default: %(default)s)"
+    )
+    _add_force(synthetic)
+    synthetic.set_defaults(func=_run_synthetic)
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace what an earlier run has left in OUT")
+
+
+def _run_gguf(args: argparse.Namespace) -> int:
+    with _progress_bar() as on_progress:
+        pair = export_gguf(
+            args.checkpoint,
+            args.out,
+            type=args.type,
+            vision_type=args.vision_type,
+            force=args.force,
+            on_progress=on_progress,
+        )
+    print(pair.text)
+    print(pair.projector)
+    return 0
+
+
+def _run_synthetic(args: argparse.Namespace) -> int:
+    with _progress_bar() as on_progress:
+        folder = write_synthetic(args.size, args.out, args.seed, force=args.force, on_progress=on_progress)
+    print(folder)
+    return 0
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a callback (stage, done, total) that draws a bar on stderr if that is a terminal."""
+    # disable=None: only on a terminal.
+    with tqdm(disable=None, unit="", unit_scale=True, file=sys.stderr, leave=False) as bar:
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(stage, refresh=False)
+            bar.update(done - bar.n)
+
+        yield on_progress
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `python -m pocketvlm.export ARGUMENTS` and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pocketvlm.export", description="Write model files: synthetic checkpoints and GGUF."
+    )
+    add_commands(parser)
+    args = parser.parse_args(argv)
+    try:
+        code: int = args.func(args)
+    except (Error, OSError) as error:
+        print(f"pocketvlm: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pocketvlm: interrupted", file=sys.stderr)
+        return 130
+    return code

@@ -1,0 +1,251 @@
+"""The pipeline of `pocketvlm export gguf`: a checkpoint in, a folder with a text and a projector GGUF out.
+
+Tensors are read, converted and written a few rows at a time, so memory stays near one piece of one tensor.
+FORMAT.md states what comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import ProcessorConfig
+from ..errors import InputError, UnsupportedError
+from .checkpoint import Checkpoint
+from .gguf_file import GgufWriter, Metadata, TensorInfo, replace_metadata
+from .gguf_metadata import Provenance, projector_metadata, text_metadata
+from .output_folder import output_folder
+from .quantize import EXPORT_TYPES, TYPES, ByteRows, FloatRows, QuantType
+from .tensor_map import LM_HEAD, TensorSpec, text_tensors, vision_tensors
+from .vocabulary import vocabulary_metadata
+
+# About 4 MB of float32 at a time.
+_CHUNK_ELEMENTS = 1 << 20
+
+# Copied beside the model files where the checkpoint has them.
+_COPIED = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+
+_UNKNOWN_HASH = "0" * 64
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ExportedPair:
+    """The two files of an export."""
+
+    text: Path
+    projector: Path
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file on its way out."""
+
+    stage: str
+    file_name: str
+    specs: list[TensorSpec]
+    type: QuantType
+    make_metadata: Callable[[Provenance, list[str]], Metadata]
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(spec.num_elements for spec in self.specs)
+
+
+def export_gguf(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    type: str,
+    vision_type: str | None = None,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ExportedPair:
+    """Exports a Hugging Face folder to the pair of GGUF files that llama.cpp and pocketvlm load.
+
+    Args:
+        checkpoint: A folder with config.json, safetensors, tokenizer and processor files.
+        out: The folder to write. It appears when it is complete.
+        type: Type of the text file's matrices, "f32" or "q8_0".
+        vision_type: The same for the projector file; `type` if not given.
+        force: Replace an earlier export in `out`.
+        on_progress: Called with ("text" or "projector", elements done, elements in total).
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        FormatError: The checkpoint is incomplete or damaged.
+        UnsupportedError: It is of another architecture, or a value does not fit the type.
+        InputError: An unknown type, or `out` is there and `force` is not given.
+        Error: The disk is full.
+    """
+    text_type, projector_type = _known_type(type), _known_type(vision_type or type)
+    with Checkpoint(checkpoint) as source:
+        jobs = _plan(source, text_type, projector_type)
+        replaceable = (*_COPIED, "*.gguf")
+        with output_folder(Path(out), force=force, replaceable=replaceable) as folder:
+            for name in _COPIED:
+                if (source.folder / name).exists():
+                    shutil.copyfile(source.folder / name, folder / name)
+            _write_pair(source, jobs, folder, on_progress)
+    text_job, projector_job = jobs
+    return ExportedPair(Path(out) / text_job.file_name, Path(out) / projector_job.file_name)
+
+
+def _known_type(name: str) -> QuantType:
+    if name not in EXPORT_TYPES:
+        raise InputError(f"type is {name!r}, expected one of {', '.join(EXPORT_TYPES)}")
+    return TYPES[name]
+
+
+def _plan(source: Checkpoint, text_type: QuantType, projector_type: QuantType) -> tuple[_Job, _Job]:
+    """Reads everything but the weights and says what goes into the two files."""
+    processor = ProcessorConfig.from_folder(source.folder)
+    processor.require_match(source.config, str(source.folder))
+    vocabulary = vocabulary_metadata(source.folder, source.config)
+    text_specs = [
+        spec
+        for spec in text_tensors(source.config)
+        if not (spec.hf_name == LM_HEAD and source.has_shared_head)
+    ]
+    text = _Job(
+        "text",
+        f"{source.name}-{text_type.name.upper()}.gguf",
+        text_specs,
+        text_type,
+        lambda provenance, hashes: text_metadata(
+            source.config,
+            vocabulary,
+            type=text_type,
+            num_parameters=text.num_parameters,
+            provenance=provenance,
+            tensor_hashes=hashes,
+        ),
+    )
+    projector = _Job(
+        "projector",
+        f"mmproj-{source.name}-{projector_type.name.upper()}.gguf",
+        vision_tensors(source.config),
+        projector_type,
+        lambda provenance, hashes: projector_metadata(
+            source.config,
+            processor,
+            type=projector_type,
+            num_parameters=projector.num_parameters,
+            provenance=provenance,
+            tensor_hashes=hashes,
+        ),
+    )
+    return text, projector
+
+
+def _write_pair(
+    source: Checkpoint, jobs: Sequence[_Job], folder: Path, on_progress: OnProgress | None
+) -> None:
+    """Writes both files, then puts the hashes, known only now, into their metadata."""
+    total = sum(job.num_parameters for job in jobs)
+    done = 0
+
+    def advance(stage: str, count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(stage, done, total)
+
+    source_hashes: dict[str, str] = {}
+    tensor_hashes: dict[str, str] = {}
+    unknown = Provenance(source.name, source.revision, pair_id=_UNKNOWN_HASH)
+    for job in jobs:
+        infos = [_tensor_info(spec, job.type) for spec in job.specs]
+        metadata = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in infos])
+        with GgufWriter(folder / job.file_name, metadata, infos) as writer:
+            for spec, info in zip(job.specs, infos, strict=True):
+                source_hash, tensor_hash = hashlib.sha256(), hashlib.sha256()
+                for start, stop in _row_ranges(spec):
+                    rows = source.read_rows(spec, start, stop)
+                    data = _convert(rows.values, spec, info.type, source.where(spec))
+                    source_hash.update(rows.raw)
+                    tensor_hash.update(data.data)
+                    writer.write(data)
+                    advance(job.stage, rows.values.size)
+                source_hashes[f"{spec.hf_name} {source.describe(spec)}"] = source_hash.hexdigest()
+                tensor_hashes[info.name] = tensor_hash.hexdigest()
+
+    known = replace(unknown, pair_id=_pair_id(source_hashes))
+    for job in jobs:
+        infos = [_tensor_info(spec, job.type) for spec in job.specs]
+        old = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in infos])
+        new = job.make_metadata(known, [f"{info.name}={tensor_hashes[info.name]}" for info in infos])
+        replace_metadata(folder / job.file_name, old, new, infos)
+
+
+def _tensor_info(spec: TensorSpec, mostly: QuantType) -> TensorInfo:
+    """Chooses the type of a tensor in a file that is mostly `mostly`, as llama.cpp's converter does."""
+    if spec.always_f32:
+        type = TYPES["f32"]
+    elif spec.shape[-1] % mostly.block_size:
+        type = TYPES["f16"]
+    else:
+        type = mostly
+    return TensorInfo(spec.gguf_name, spec.shape, type, type.nbytes(spec.num_elements))
+
+
+def _row_ranges(spec: TensorSpec) -> Iterator[tuple[int, int]]:
+    """Cuts a tensor into pieces of whole rows, and of whole heads where rows move within their head."""
+    unit = spec.rotary_head_dim or 1
+    row_elements = spec.num_elements // spec.shape[0]
+    step = max(1, _CHUNK_ELEMENTS // (row_elements * unit)) * unit
+    for start in range(0, spec.shape[0], step):
+        yield start, min(start + step, spec.shape[0])
+
+
+def _convert(values: FloatRows, spec: TensorSpec, type: QuantType, where: str) -> ByteRows:
+    """Turns rows [rows, row_elements] into the bytes of the file; `where` is for errors."""
+    largest = float(np.abs(values).max())
+    if largest > type.max_abs:
+        raise UnsupportedError(
+            f"{where}: holds {largest:g}, {type.name} reaches {type.max_abs:g}; export as f32"
+        )
+    if spec.rotary_head_dim is not None:
+        values = interleave_rotary_rows(values, spec.rotary_head_dim)
+    return type.quantize(values)
+
+
+def interleave_rotary_rows(rows: FloatRows, head_dim: int) -> FloatRows:
+    """Reorders the rows of q_proj or k_proj for interleaved rotary embeddings.
+
+    Hugging Face rotates element i of a head together with i + head_dim / 2, GGUF's llama 2i with 2i + 1.
+
+    Args:
+        rows: float32 [heads * head_dim, hidden_size], whole heads.
+        head_dim: Rows per head.
+
+    Returns:
+        float32 of the same shape.
+    """
+    heads = rows.reshape(-1, 2, head_dim // 2, rows.shape[1])
+    return heads.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _pair_id(source_hashes: Mapping[str, str]) -> str:
+    """Returns the sha256 over sorted lines "name dtype [shape] sha256", one per source tensor."""
+    lines = sorted(f"{tensor} {digest}\n" for tensor, digest in source_hashes.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,136 @@
+"""tokenizer.json as GGUF metadata, the keys `tokenizer.*`, for readers that bring no tokenizer of their own.
+
+pocketvlm itself reads the copy of tokenizer.json beside the model files.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig
+from ..errors import FormatError, UnsupportedError
+from .gguf_file import Value, ValueType, array, boolean, string, uint32
+
+# llama.cpp's kinds of tokens.
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+
+# The pre-tokenizer of SmolVLM, which llama.cpp calls "smollm".
+_SMOLLM = (
+    {"type": "Digits", "individual_digits": True},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+)
+
+_SPECIAL_IDS = {
+    "bos_token": "tokenizer.ggml.bos_token_id",
+    "eos_token": "tokenizer.ggml.eos_token_id",
+    "unk_token": "tokenizer.ggml.unknown_token_id",
+    "pad_token": "tokenizer.ggml.padding_token_id",
+}
+
+
+def vocabulary_metadata(folder: Path, config: ModelConfig) -> dict[str, Value]:
+    """Reads the tokenizer files of a checkpoint.
+
+    Raises:
+        FormatError: A file is missing or damaged, or `<image>` is not the image token of config.json.
+        UnsupportedError: The tokenizer is not a byte-level BPE.
+    """
+    path = folder / "tokenizer.json"
+    tokenizer = _read_json(path)
+    try:
+        return _vocabulary(tokenizer, path, config) | _special_ids(tokenizer, folder) | _chat_template(folder)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path}: is not as the tokenizers library saves it: {error!r}") from error
+
+
+def _vocabulary(tokenizer: Any, path: Path, config: ModelConfig) -> dict[str, Value]:
+    model, added = tokenizer["model"], tokenizer["added_tokens"]
+    kinds = {str(step["type"]) for step in _steps(tokenizer["pre_tokenizer"])}
+    if model["type"] != "BPE" or "ByteLevel" not in kinds:
+        raise UnsupportedError(
+            f"{path}: {model['type']} after {', '.join(sorted(kinds)) or 'nothing'}; "
+            "supported: BPE after ByteLevel"
+        )
+    image_ids = [token["id"] for token in added if token["content"] == "<image>"]
+    if image_ids != [config.image_token_id]:
+        raise FormatError(f"{path}: <image> has ids {image_ids}, config.json says {config.image_token_id}")
+
+    vocab_size = config.text.vocab_size
+    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
+    token_types = [_UNUSED] * vocab_size
+    for token, id in model["vocab"].items():
+        if not 0 <= id < vocab_size:
+            raise FormatError(f"{path}: token {token!r} has id {id}, config.json has {vocab_size} tokens")
+        tokens[id], token_types[id] = token, _NORMAL
+    for token in added:
+        # granite-docling adds a token that its embedding has no row for; it can never be used.
+        if token["id"] < vocab_size:
+            tokens[token["id"]] = token["content"]
+            token_types[token["id"]] = _CONTROL if token["special"] else _USER_DEFINED
+
+    metadata = {
+        "tokenizer.ggml.add_space_prefix": boolean(False),
+        "tokenizer.ggml.model": string("gpt2"),
+    }
+    # Without this key llama.cpp warns and falls back; a wrong one would be believed.
+    if _steps(tokenizer["pre_tokenizer"]) == list(_SMOLLM) and tokenizer["normalizer"] is None:
+        metadata["tokenizer.ggml.pre"] = string("smollm")
+    return metadata | {
+        "tokenizer.ggml.tokens": array(ValueType.STRING, tokens),
+        "tokenizer.ggml.token_type": array(ValueType.INT32, token_types),
+        "tokenizer.ggml.merges": array(ValueType.STRING, [_merge(merge) for merge in model["merges"]]),
+    }
+
+
+def _special_ids(tokenizer: Any, folder: Path) -> dict[str, Value]:
+    added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    ids = tokenizer["model"]["vocab"] | added
+    names = _optional_json(folder / "special_tokens_map.json")
+    names |= _optional_json(folder / "tokenizer_config.json")
+    metadata = {}
+    for name, key in _SPECIAL_IDS.items():
+        token = names.get(name)
+        content = token["content"] if isinstance(token, dict) else token
+        if content in ids:
+            metadata[key] = uint32(ids[content])
+    return metadata
+
+
+def _chat_template(folder: Path) -> dict[str, Value]:
+    jinja = folder / "chat_template.jinja"
+    if jinja.exists():
+        return {"tokenizer.chat_template": string(jinja.read_text(encoding="utf-8"))}
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _optional_json(folder / name).get("chat_template")
+        if isinstance(template, str):
+            return {"tokenizer.chat_template": string(template)}
+    return {}
+
+
+def _steps(pre_tokenizer: Any) -> list[Any]:
+    if pre_tokenizer is None:
+        return []
+    return list(pre_tokenizer["pretokenizers"]) if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+
+
+def _merge(merge: Any) -> str:
+    """Returns "left right"; newer files hold pairs, older ones this string."""
+    return merge if isinstance(merge, str) else " ".join(merge)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.exists() else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FormatError(f"{path}: the file is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise FormatError(f"{path}: holds a JSON {type(values).__name__}, expected an object")
+    return values
