@@ -173,6 +173,31 @@ std::optional<T> decode_if(const GgufEntry* entry, T (*decode)(const GgufEntry&)
     return decode(*entry);
 }
 
+// Points each tensor at its bytes. The data section begins at the first multiple of the alignment behind the
+// header; a file without tensors need not reach it.
+void place_tensors(HeaderReader& in, const MappedFile& file, uint32_t alignment,
+                   const std::vector<uint64_t>& offsets, std::vector<GgufTensor>& tensors) {
+    const size_t data_start = (in.position() + alignment - 1) / alignment * alignment;
+    const size_t data_bytes = file.size() - std::min(data_start, file.size());
+    for (size_t i = 0; i < tensors.size(); ++i) {
+        GgufTensor& tensor = tensors[i];
+        in.set_place("tensor", tensor.name);
+        if (offsets[i] % alignment != 0) {
+            in.fail(concat("offset ", offsets[i], ", expected a multiple of ", alignment));
+        }
+        if (offsets[i] > data_bytes) {
+            in.fail(concat("offset ", offsets[i], ", expected at most ", data_bytes,
+                           ", the bytes of all tensors"));
+        }
+        const size_t offset = static_cast<size_t>(offsets[i]);
+        if (tensor.nbytes > data_bytes - offset) {
+            in.fail(concat(data_bytes - offset, " bytes, ", traits(tensor.type).name, " ",
+                           shape_string(tensor), " needs ", tensor.nbytes));
+        }
+        tensor.data = file.data() + data_start + offset;
+    }
+}
+
 void check_overlaps(HeaderReader& in, const std::vector<GgufTensor>& tensors) {
     std::vector<const GgufTensor*> by_address;
     for (const GgufTensor& tensor : tensors) by_address.push_back(&tensor);
@@ -278,27 +303,7 @@ GgufFile::GgufFile(std::string path) : file_(std::move(path)) {
     tensors_by_name_ = sorted_by_name(tensors_, &GgufTensor::name);
     check_unique(in, "tensor", tensors_, &GgufTensor::name, tensors_by_name_);
 
-    // The data section begins at the next multiple of the alignment, which a file without tensors need not
-    // reach.
-    const size_t data_start = (in.position() + alignment - 1) / alignment * alignment;
-    const size_t data_bytes = file_.size() - std::min(data_start, file_.size());
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-        GgufTensor& tensor = tensors_[i];
-        in.set_place("tensor", tensor.name);
-        if (offsets[i] % alignment != 0) {
-            in.fail(concat("offset ", offsets[i], ", expected a multiple of ", alignment));
-        }
-        if (offsets[i] > data_bytes) {
-            in.fail(concat("offset ", offsets[i], ", expected at most ", data_bytes,
-                           ", the bytes of all tensors"));
-        }
-        const size_t offset = static_cast<size_t>(offsets[i]);
-        if (tensor.nbytes > data_bytes - offset) {
-            in.fail(concat(data_bytes - offset, " bytes, ", traits(tensor.type).name, " ",
-                           shape_string(tensor), " needs ", tensor.nbytes));
-        }
-        tensor.data = file_.data() + data_start + offset;
-    }
+    place_tensors(in, file_, alignment, offsets, tensors_);
     check_overlaps(in, tensors_);
 }
 

@@ -58,12 +58,10 @@ def assert_same_halves(found: npt.NDArray[np.uint16], expected: npt.NDArray[np.u
 
 
 def test_to_float16_rounds_as_numpy() -> None:
-    normal = hard_to_round(
-        np.arange(2**19, dtype=np.uint32) << 13, 13
-    )  # every exponent, every float16 mantissa
-    subnormal = (
-        (np.arange(2048, dtype=np.float64)[:, None] + [0, 0.5 - 2**-12, 0.5, 0.5 + 2**-12]) * 2**-24
-    ).ravel()
+    """At and around the ties of every exponent and every float16 mantissa, subnormal ones too."""
+    normal = hard_to_round(np.arange(0, 2**31, 2**13, dtype=np.uint32), 13)
+    units = np.arange(1024, dtype=np.float64)[:, None] + [0, 0.5 - 2**-12, 0.5, 0.5 + 2**-12]
+    subnormal = (units * 2**-24).ravel()
     for values in (normal, subnormal.astype(np.float32)):
         for signed in (values, -values):
             with np.errstate(over="ignore"):
