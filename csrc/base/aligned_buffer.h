@@ -10,10 +10,11 @@ namespace pocketvlm {
 
 constexpr size_t kCacheLine = 64;
 
-// `size` elements, not initialised; the allocation is rounded up so that whole vectors may be read at its end.
+// `size` elements, not initialised; the allocation is rounded up so that whole vectors may be read at its
+// end.
 template <typename T>
 class AlignedBuffer {
-public:
+  public:
     AlignedBuffer() = default;
     explicit AlignedBuffer(size_t size) : size_(size) {
         if (size == 0) return;
@@ -33,7 +34,7 @@ public:
         if (size > size_) *this = AlignedBuffer(size);
     }
 
-private:
+  private:
     struct Free {
         void operator()(T* pointer) const noexcept { std::free(pointer); }
     };

@@ -28,8 +28,8 @@ std::optional<double> read_number(const std::string& path) {
     return value;
 }
 
-// The process's own group of a v1 controller, or of v2 when `controller` is empty, and all groups above it, as
-// folders. /proc/self/cgroup has lines "id:controllers:path".
+// The process's own group of a v1 controller, or of v2 when `controller` is empty, and all groups above it,
+// as folders. /proc/self/cgroup has lines "id:controllers:path".
 std::vector<std::string> group_folders(const std::string& controller) {
     const std::string root = controller.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controller;
     std::vector<std::string> folders{root};
@@ -39,7 +39,8 @@ std::vector<std::string> group_folders(const std::string& controller) {
         const size_t second = line.find(':', first + 1);
         if (first == std::string::npos || second == std::string::npos) continue;
         const std::string names = "," + line.substr(first + 1, second - first - 1) + ",";
-        const bool matches = controller.empty() ? names == ",," : names.find("," + controller + ",") != std::string::npos;
+        const bool matches =
+            controller.empty() ? names == ",," : names.find("," + controller + ",") != std::string::npos;
         if (!matches) continue;
         std::string path = line.substr(second + 1);
         while (!path.empty() && path != "/") {
@@ -78,7 +79,8 @@ std::optional<uint64_t> control_group_memory_limit() {
     std::optional<uint64_t> limit;
     const auto consider = [&](const std::string& path) {
         const auto bytes = read_number(path);
-        if (bytes && *bytes < static_cast<double>(kNoMemoryLimit)) take_minimum(limit, static_cast<uint64_t>(*bytes));
+        if (bytes && *bytes < static_cast<double>(kNoMemoryLimit))
+            take_minimum(limit, static_cast<uint64_t>(*bytes));
     };
     for (const std::string& folder : group_folders("")) consider(folder + "/memory.max");
     for (const std::string& folder : group_folders("memory")) consider(folder + "/memory.limit_in_bytes");

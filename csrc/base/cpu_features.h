@@ -1,4 +1,5 @@
-// What the processor and the operating system together allow. Choosing kernels from it is kernel_table's task.
+// What the processor and the operating system together allow. Choosing kernels from it is kernel_table's
+// task.
 #pragma once
 
 #include <string>

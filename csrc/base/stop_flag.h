@@ -1,4 +1,5 @@
-// How a long computation is asked to stop: a flag any thread may set, and a poll that the model calls once per layer.
+// How a long computation is asked to stop: a flag any thread may set, and a poll that the model calls once
+// per layer.
 #pragma once
 
 #include <atomic>
@@ -10,17 +11,17 @@
 namespace pocketvlm {
 
 class StopFlag {
-public:
+  public:
     void set() noexcept { is_set_.store(true, std::memory_order_relaxed); }
     bool is_set() const noexcept { return is_set_.load(std::memory_order_relaxed); }
 
-private:
+  private:
     std::atomic<bool> is_set_{false};
 };
 
 // Polled between layers. `interrupt` lets the embedding language look for signals of its own; it may throw.
 class StopPoll {
-public:
+  public:
     StopPoll() = default;
     explicit StopPoll(const StopFlag* flag, std::function<void()> interrupt = {})
         : flag_(flag), interrupt_(std::move(interrupt)) {}
@@ -31,7 +32,7 @@ public:
         if (interrupt_) interrupt_();
     }
 
-private:
+  private:
     const StopFlag* flag_ = nullptr;
     std::function<void()> interrupt_;
 };

@@ -20,8 +20,8 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-// How often a waiting thread looks before it sleeps: some 20 microseconds, longer than the gap between two regions of
-// a forward pass and short enough that an idle process uses no CPU.
+// How often a waiting thread looks before it sleeps: some 20 microseconds, longer than the gap between two
+// regions of a forward pass and short enough that an idle process uses no CPU.
 constexpr int kSpins = 1000;
 
 void relax() noexcept {
@@ -49,7 +49,8 @@ int default_num_threads() {
 // Workers wait for `region` to change, take tasks until none is left, and report by counting `working` down.
 struct ThreadPool::State {
     const int num_threads;
-    std::atomic<pid_t> owner;  // process whose threads these are; 0 while they are being replaced after a fork
+    std::atomic<pid_t>
+        owner;  // process whose threads these are; 0 while they are being replaced after a fork
 
     struct Shared {
         std::mutex one_region;
@@ -73,8 +74,8 @@ struct ThreadPool::State {
         for (int i = 1; i < num_threads; ++i) shared->workers.emplace_back([s = shared.get()] { work(*s); });
     }
 
-    // A forked child has none of the workers and may hold locked mutexes: it leaves the old state behind, unfreed,
-    // and starts anew. Threads of the child that come at the same time wait for the first.
+    // A forked child has none of the workers and may hold locked mutexes: it leaves the old state behind,
+    // unfreed, and starts anew. Threads of the child that come at the same time wait for the first.
     void follow_fork() {
         const pid_t here = getpid();
         pid_t seen = owner.load(std::memory_order_acquire);
@@ -88,7 +89,8 @@ struct ThreadPool::State {
     }
 
     static void take_tasks(Shared& s) {
-        for (int64_t i = s.next_task.fetch_add(1); i < s.num_tasks; i = s.next_task.fetch_add(1)) (*s.task)(i);
+        for (int64_t i = s.next_task.fetch_add(1); i < s.num_tasks; i = s.next_task.fetch_add(1))
+            (*s.task)(i);
     }
 
     static void work(Shared& s) {
@@ -148,7 +150,8 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int num_threads) {
     if (num_threads < 1 || num_threads > kMaxThreads) {
-        throw InputError("threads: " + std::to_string(num_threads) + ", expected 1 to " + std::to_string(kMaxThreads));
+        throw InputError("threads: " + std::to_string(num_threads) + ", expected 1 to " +
+                         std::to_string(kMaxThreads));
     }
     state_ = std::make_unique<State>(num_threads);
 }

@@ -17,7 +17,8 @@ bool runs_avx512_vnni(const CpuFeatures& cpu) { return runs_avx512(cpu) && cpu.a
 
 }  // namespace
 
-// A column that names another row's kernel borrows it. RoPE, resize and normalise are memory-bound or rare here.
+// A column that names another row's kernel borrows it. RoPE, resize and normalise are memory-bound or rare
+// here.
 const std::vector<KernelTable>& kernel_tables() {
     static const std::vector<KernelTable> tables{
 #if defined(__x86_64__)

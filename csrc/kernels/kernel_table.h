@@ -1,5 +1,5 @@
-// The dispatch page: which kernels each instruction set (ISA) runs. A model chooses its row once, at load, packs its
-// weights for it and keeps it; nothing here is global state.
+// The dispatch page: which kernels each instruction set (ISA) runs. A model chooses its row once, at load,
+// packs its weights for it and keeps it; nothing here is global state.
 #pragma once
 
 #include <string>
@@ -38,11 +38,12 @@ struct KernelTable {
 // Every row compiled for this architecture, best first; the last is scalar.
 const std::vector<KernelTable>& kernel_tables();
 
-// The rows that a processor with these features can run, best first. Pure, so that any host can tell for any CPU.
+// The rows that a processor with these features can run, best first. Pure, so that any host can tell for any
+// CPU.
 std::vector<const KernelTable*> select_kernels(const CpuFeatures& features);
 
-// The row of that name, or the best one for an empty name. Throws UnsupportedError, listing what is there, when the
-// processor cannot run it or there is none of that name.
+// The row of that name, or the best one for an empty name. Throws UnsupportedError, listing what is there,
+// when the processor cannot run it or there is none of that name.
 const KernelTable& kernels_for(const std::string& isa, const CpuFeatures& features);
 
 }  // namespace pocketvlm

@@ -32,8 +32,8 @@ struct VisionConfig {
     float layer_norm_eps;
     float image_mean[3];
     float image_std[3];
-    int64_t scale_factor;     // of the pixel shuffle
-    int64_t projection_dim;   // the text model's hidden_size
+    int64_t scale_factor;    // of the pixel shuffle
+    int64_t projection_dim;  // the text model's hidden_size
 
     int64_t head_dim() const { return hidden_size / num_attention_heads; }
     int64_t grid() const { return image_size / patch_size; }

@@ -8,8 +8,8 @@
 
 namespace pocketvlm {
 
-// Gathers scale x scale patches into one token (Idefics3Connector.pixel_shuffle): within a token, channels run (row in
-// block, column in block, d).
+// Gathers scale x scale patches into one token (Idefics3Connector.pixel_shuffle): within a token, channels
+// run (row in block, column in block, d).
 //   shuffled[(by * grid/s + bx), (dy * s + dx) * d + i] = patches[((by * s + dy) * grid + bx * s + dx), i]
 void pixel_shuffle(const float* patches,  // [grid * grid, d]
                    int64_t grid, int64_t d, int64_t scale,
@@ -19,8 +19,10 @@ struct Connector {
     Linear projection;  // [text hidden_size, d * scale^2]
 
     size_t scratch_floats(const VisionConfig& config) const;
-    // patches: [num_patches, hidden_size] -> tokens: [image_seq_len, projection_dim]. scratch: scratch_floats().
-    void run(const Compute& compute, const VisionConfig& config, const float* patches, float* scratch, float* tokens) const;
+    // patches: [num_patches, hidden_size] -> tokens: [image_seq_len, projection_dim]. scratch:
+    // scratch_floats().
+    void run(const Compute& compute, const VisionConfig& config, const float* patches, float* scratch,
+             float* tokens) const;
 };
 
 }  // namespace pocketvlm

@@ -8,7 +8,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // The first of the largest, as numpy.argmax and torch.argmax choose.
 int32_t argmax(const std::vector<float>& logits) {
@@ -17,8 +19,9 @@ int32_t argmax(const std::vector<float>& logits) {
 
 }  // namespace
 
-GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& prompt, const GenerateOptions& options,
-                        KvCache& cache, const OnToken& on_token, const Progress& progress) {
+GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& prompt,
+                        const GenerateOptions& options, KvCache& cache, const OnToken& on_token,
+                        const Progress& progress) {
     const Compute compute = model.compute();
     std::vector<float> logits(static_cast<size_t>(model.text.config.vocab_size));
     GenerateResult result{{}, FinishReason::length, 0, 0};

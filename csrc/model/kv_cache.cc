@@ -9,7 +9,8 @@ namespace pocketvlm {
 namespace {
 
 template <typename T, typename Convert>
-void store_position(T* block, int64_t head_dim, int64_t slot, const float* k, const float* v, const Convert& convert) {
+void store_position(T* block, int64_t head_dim, int64_t slot, const float* k, const float* v,
+                    const Convert& convert) {
     T* values = block + head_dim * kKeyBlock + slot * padded_head_dim(head_dim);
     for (int64_t i = 0; i < head_dim; ++i) {
         block[i * kKeyBlock + slot] = convert(k[i]);

@@ -1,4 +1,5 @@
-// The keys and values of past positions, in float16 or float32, in blocks that are added as the context grows.
+// The keys and values of past positions, in float16 or float32, in blocks that are added as the context
+// grows.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +16,7 @@ namespace pocketvlm {
 enum class KvType { f16, f32 };
 
 class KvCache {
-public:
+  public:
     KvCache(const TextConfig& config, KvType type);
 
     int64_t length() const noexcept { return length_; }
@@ -25,7 +26,8 @@ public:
     // What one block of kKeyBlock positions takes, all layers together.
     size_t block_bytes() const noexcept;
 
-    // Makes room for `count` positions behind length(). Throws InputError beyond max_positions(), std::bad_alloc.
+    // Makes room for `count` positions behind length(). Throws InputError beyond max_positions(),
+    // std::bad_alloc.
     void reserve(int64_t count);
 
     // Writes key and value, each [head_dim], of one reserved position.
@@ -39,7 +41,7 @@ public:
     // The last `count` reserved positions have been stored in every layer.
     void advance(int64_t count) noexcept { length_ += count; }
 
-private:
+  private:
     size_t element_bytes() const noexcept { return type_ == KvType::f16 ? sizeof(uint16_t) : sizeof(float); }
     size_t offset(int64_t layer, int64_t head) const noexcept;
 
@@ -49,7 +51,8 @@ private:
     int64_t head_dim_;
     int64_t max_positions_;
     int64_t length_ = 0;
-    // Each [num_layers, num_heads]{k [head_dim, kKeyBlock], v [kKeyBlock, padded_head_dim]}, zero where nothing is stored.
+    // Each [num_layers, num_heads]{k [head_dim, kKeyBlock], v [kKeyBlock, padded_head_dim]}, zero where
+    // nothing is stored.
     std::vector<AlignedBuffer<std::byte>> blocks_;
 };
 

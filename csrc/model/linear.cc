@@ -14,7 +14,9 @@ constexpr int64_t kRowBlock = 96;
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 size_t f32_panel_bytes(int64_t k, int nr) { return static_cast<size_t>(k) * nr * sizeof(float); }
-size_t i8_panel_bytes(int64_t k, int nr) { return static_cast<size_t>(ceil_divide(k, kI8Block) * i8_panel_block_bytes(nr)); }
+size_t i8_panel_bytes(int64_t k, int nr) {
+    return static_cast<size_t>(ceil_divide(k, kI8Block) * i8_panel_block_bytes(nr));
+}
 
 int panel_columns(PackedType type, const KernelTable& kernels) {
     return type == PackedType::i8 ? kernels.gemm_i8.nr : kernels.gemm_f32.nr;
@@ -40,7 +42,8 @@ void pack_f32_panel(const GgufTensor& tensor, int64_t first, int nr, float* pane
     }
 }
 
-// Fills one panel of [k / 32] blocks from rows first .. of a q8_0 tensor; columns without a row have scale zero.
+// Fills one panel of [k / 32] blocks from rows first .. of a q8_0 tensor; columns without a row have scale
+// zero.
 void pack_i8_panel(const GgufTensor& tensor, int64_t first, const GemmI8Kernel& kernel, std::byte* panel) {
     const int nr = kernel.nr;
     const int64_t num_blocks = tensor.ne[0] / kI8Block;
@@ -50,10 +53,12 @@ void pack_i8_panel(const GgufTensor& tensor, int64_t first, const GemmI8Kernel& 
         std::byte* scales = panel + b * i8_panel_block_bytes(nr);
         std::byte* weights = scales + 2 * nr;
         for (int c = 0; c < nr; ++c) {
-            const block_q8_0& block = first + c < tensor.num_rows() ? rows[(first + c) * num_blocks + b] : kZero;
+            const block_q8_0& block =
+                first + c < tensor.num_rows() ? rows[(first + c) * num_blocks + b] : kZero;
             std::memcpy(scales + 2 * c, &block.d, sizeof block.d);
             for (int i = 0; i < kI8Block; ++i) {
-                weights[(i / 4) * 4 * nr + 4 * c + i % 4] = static_cast<std::byte>(block.qs[i] + kernel.weight_offset);
+                weights[(i / 4) * 4 * nr + 4 * c + i % 4] =
+                    static_cast<std::byte>(block.qs[i] + kernel.weight_offset);
             }
         }
     }
@@ -142,13 +147,14 @@ void Linear::run(const Compute& compute, const Activations& x, float* y, bool ac
         const int64_t row = task % row_blocks * kRowBlock;
         const int64_t rows = std::min(kRowBlock, x.rows() - row);
         const std::byte* panel = weight.panels.data() + static_cast<size_t>(task / row_blocks) * stride;
-        const GemmOutput output{y + row * weight.n + column, weight.n, std::min<int64_t>(nr, weight.n - column),
+        const GemmOutput output{y + row * weight.n + column, weight.n,
+                                std::min<int64_t>(nr, weight.n - column),
                                 bias.empty() ? nullptr : bias.data() + column, accumulate};
         if (weight.type == PackedType::i8) {
             kernels.gemm_i8.run(x.i8(row, rows), panel, output);
         } else {
-            kernels.gemm_f32.run(x.x() + row * weight.k, weight.k, rows, reinterpret_cast<const float*>(panel), weight.k,
-                                 output);
+            kernels.gemm_f32.run(x.x() + row * weight.k, weight.k, rows,
+                                 reinterpret_cast<const float*>(panel), weight.k, output);
         }
     });
 }

@@ -47,19 +47,21 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
 
 struct Linear;
 
-// Rows of activations, as float32 and, once quantised, as int8. Holds its own memory, which grows and is kept.
+// Rows of activations, as float32 and, once quantised, as int8. Holds its own memory, which grows and is
+// kept.
 class Activations {
-public:
-    // x: [rows, k], k being that of the products that will use it; it has to stay. Quantises in parallel if one of them
-    // has int8 weights.
-    void set(const Compute& compute, std::initializer_list<const Linear*> users, const float* x, int64_t rows);
+  public:
+    // x: [rows, k], k being that of the products that will use it; it has to stay. Quantises in parallel if
+    // one of them has int8 weights.
+    void set(const Compute& compute, std::initializer_list<const Linear*> users, const float* x,
+             int64_t rows);
 
     const float* x() const noexcept { return x_; }
     int64_t rows() const noexcept { return rows_; }
     // Rows first .. first + count - 1, when one of the users has int8 weights.
     I8Rows i8(int64_t first, int64_t count) const noexcept;
 
-private:
+  private:
     const float* x_ = nullptr;
     int64_t rows_ = 0;
     int64_t num_blocks_ = 0;
@@ -72,8 +74,8 @@ struct Linear {
     PackedWeight weight;
     std::vector<float> bias;  // [n], or empty
 
-    // y [rows, n] = x W^T + b, or y += that; x.set() was called with this product among its users. Every result is
-    // summed by one thread in one order, whatever the number of threads.
+    // y [rows, n] = x W^T + b, or y += that; x.set() was called with this product among its users. Every
+    // result is summed by one thread in one order, whatever the number of threads.
     void run(const Compute& compute, const Activations& x, float* y, bool accumulate = false) const;
 };
 

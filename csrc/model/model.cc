@@ -18,8 +18,9 @@ std::string layer_name(const char* prefix, int64_t layer, const char* name) {
 
 // Takes tensors out of one file, counting them for the progress callback.
 class Loader {
-public:
-    Loader(const GgufFile& file, const Compute& compute, const std::function<void()>& loaded, size_t& weight_bytes)
+  public:
+    Loader(const GgufFile& file, const Compute& compute, const std::function<void()>& loaded,
+           size_t& weight_bytes)
         : file_(file), compute_(compute), loaded_(loaded), weight_bytes_(weight_bytes) {}
 
     // A tensor of n values as float32: norms, biases, position embeddings.
@@ -27,8 +28,8 @@ public:
         const GgufTensor* tensor = file_.find(name);
         if (tensor == nullptr) throw FormatError(concat(file_.path(), ": tensor ", name, ": missing"));
         if (tensor->ne[0] * tensor->num_rows() != n) {
-            throw FormatError(concat(file_.path(), ": tensor ", name, ": ", shape_string(*tensor), ", expected ", n,
-                                     " values"));
+            throw FormatError(concat(file_.path(), ": tensor ", name, ": ", shape_string(*tensor),
+                                     ", expected ", n, " values"));
         }
         std::vector<float> values(static_cast<size_t>(n));
         dequantize_row(tensor->type, tensor->data, values.data(), n);
@@ -53,7 +54,7 @@ public:
         return product;
     }
 
-private:
+  private:
     // Gives the mapped pages back as soon as a tensor is taken, so that it is not held twice for long.
     void finish(const GgufTensor& tensor, size_t bytes) const {
         file_.give_back(tensor);
@@ -78,7 +79,9 @@ VisionEncoder load_vision(const Loader& load, const GgufFile& file, const Vision
     encoder.normalize = make_normalize_table(normalize);
 
     const int64_t d = config.hidden_size, side = config.patch_size;
-    encoder.patch_embedding = load.packed(file.require("v.patch_embd.weight", {side, side, 3, d}));
+    GgufTensor kernel = file.require("v.patch_embd.weight", {side, side, 3, d});
+    kernel.ne = {side * side * 3, d, 1, 1};  // the convolution as a matrix: its stride is its size
+    encoder.patch_embedding = load.packed(kernel);
     encoder.patch_embedding.bias = load.vector("v.patch_embd.bias", d);
     file.require("v.position_embd.weight", {d, config.num_patches()});
     encoder.position_embedding = load.vector("v.position_embd.weight", d * config.num_patches());
@@ -99,8 +102,8 @@ VisionEncoder load_vision(const Loader& load, const GgufFile& file, const Vision
     }
     encoder.post_layernorm_weight = load.vector("v.post_ln.weight", d);
     encoder.post_layernorm_bias = load.vector("v.post_ln.bias", d);
-    encoder.connector.projection =
-        load.linear("mm.model.fc.weight", config.projection_dim, d * config.scale_factor * config.scale_factor);
+    encoder.connector.projection = load.linear("mm.model.fc.weight", config.projection_dim,
+                                               d * config.scale_factor * config.scale_factor);
     return encoder;
 }
 
@@ -109,7 +112,8 @@ std::vector<float> inverse_frequencies(const TextConfig& config) {
     std::vector<float> frequencies;
     for (int64_t i = 0; i < config.head_dim / 2; ++i) {
         const double exponent = static_cast<double>(2 * i) / static_cast<double>(config.head_dim);
-        frequencies.push_back(static_cast<float>(1.0 / std::pow(static_cast<double>(config.rope_theta), exponent)));
+        frequencies.push_back(
+            static_cast<float>(1.0 / std::pow(static_cast<double>(config.rope_theta), exponent)));
     }
     return frequencies;
 }
@@ -151,8 +155,9 @@ size_t resident_bytes() {
     return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
-// A lower bound of what the process will hold: itself, the packed weights, one tile's activations, one block of cache.
-// Past the limit the kernel would kill the process in the middle of the work; this says so before it starts.
+// A lower bound of what the process will hold: itself, the packed weights, one tile's activations, one block
+// of cache. Past the limit the kernel would kill the process in the middle of the work; this says so before
+// it starts.
 void check_memory_limit(const Model& model, const TextConfig& text, const VisionConfig& vision) {
     const auto limit = control_group_memory_limit();
     if (!limit) return;
@@ -169,7 +174,8 @@ void check_memory_limit(const Model& model, const TextConfig& text, const Vision
     const size_t needed = resident_bytes() + weights + VisionScratch::bytes(vision) + cache;
     if (needed > *limit) {
         throw OutOfBudgetError(concat("memory: this model needs at least ", needed >> 20,
-                                      " MiB, the control group of this process allows ", *limit >> 20, " MiB"));
+                                      " MiB, the control group of this process allows ", *limit >> 20,
+                                      " MiB"));
     }
 }
 
@@ -189,8 +195,8 @@ std::string Model::text_type() const { return most_common_type(text_file); }
 std::string Model::vision_type() const { return most_common_type(projector_file); }
 
 std::unique_ptr<Model> load_model(const std::string& text_path, const std::string& projector_path,
-                                  std::shared_ptr<ThreadPool> pool, const std::string& isa, const StopPoll& stop,
-                                  const Progress& progress) {
+                                  std::shared_ptr<ThreadPool> pool, const std::string& isa,
+                                  const StopPoll& stop, const Progress& progress) {
     const KernelTable& kernels = kernels_for(isa, detect_cpu_features());
     GgufFile text_file(text_path);
     GgufFile projector_file(projector_path);
@@ -202,7 +208,8 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
         new Model{std::move(text_file), std::move(projector_file), &kernels, std::move(pool), {}, {}});
     check_memory_limit(*model, text, vision);
 
-    const auto total = static_cast<int64_t>(model->text_file.tensors().size() + model->projector_file.tensors().size());
+    const auto total =
+        static_cast<int64_t>(model->text_file.tensors().size() + model->projector_file.tensors().size());
     int64_t done = 0;
     const std::function<void()> loaded = [&] {
         stop.check();
@@ -211,21 +218,24 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
     const Compute compute = model->compute();
     model->vision = load_vision(Loader(model->projector_file, compute, loaded, model->weight_bytes),
                                 model->projector_file, vision);
-    model->text = load_text(Loader(model->text_file, compute, loaded, model->weight_bytes), model->text_file, text);
+    model->text =
+        load_text(Loader(model->text_file, compute, loaded, model->weight_bytes), model->text_file, text);
     if (progress) progress("load", total, total);
 
     for (const GgufFile* file : {&model->text_file, &model->projector_file}) {
-        for (const GgufTensor& tensor : file->tensors()) model->num_parameters += tensor.ne[0] * tensor.num_rows();
+        for (const GgufTensor& tensor : file->tensors())
+            model->num_parameters += tensor.ne[0] * tensor.num_rows();
     }
     return model;
 }
 
-void encode_images(const Model& model, const StopPoll& stop, const uint8_t* tiles, int64_t num_tiles, float* features,
-                   const Progress& progress, const Trace& trace) {
+void encode_images(const Model& model, const StopPoll& stop, const uint8_t* tiles, int64_t num_tiles,
+                   float* features, const Progress& progress, const Trace& trace) {
     const VisionConfig& config = model.vision.config;
     VisionScratch scratch(config);
     for (int64_t t = 0; t < num_tiles; ++t) {
-        encode_tile(model.vision, model.compute(), stop, tiles + t * config.image_size * config.image_size * 3, scratch,
+        encode_tile(model.vision, model.compute(), stop,
+                    tiles + t * config.image_size * config.image_size * 3, scratch,
                     features + t * config.image_seq_len() * config.projection_dim, trace);
         if (progress) progress("vision", t + 1, num_tiles);
     }

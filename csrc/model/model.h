@@ -1,5 +1,5 @@
-// A whole model: two GGUF files, loaded and packed for one row of the kernel table, with its vision encoder and text
-// decoder. Constant once loaded; caches, stop flags and what a caller sees on the way are passed in.
+// A whole model: two GGUF files, loaded and packed for one row of the kernel table, with its vision encoder
+// and text decoder. Constant once loaded; caches, stop flags and what a caller sees on the way are passed in.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,8 @@
 
 namespace pocketvlm {
 
-// Stages: "load" (tensors), "vision" (tiles), "prefill" (positions). Called on the calling thread; it may throw.
+// Stages: "load" (tensors), "vision" (tiles), "prefill" (positions). Called on the calling thread; it may
+// throw.
 using Progress = std::function<void(const char* stage, int64_t done, int64_t total)>;
 
 struct Model {
@@ -27,8 +28,8 @@ struct Model {
     std::shared_ptr<ThreadPool> pool;
     VisionEncoder vision;
     TextDecoder text;
-    size_t weight_bytes = 0;      // resident: packed weights
-    int64_t num_parameters = 0;   // of both files
+    size_t weight_bytes = 0;     // resident: packed weights
+    int64_t num_parameters = 0;  // of both files
 
     Compute compute() const { return {*kernels, *pool}; }
     // The type that most of a file's weights have: "f32", "q8_0".
@@ -36,15 +37,15 @@ struct Model {
     std::string vision_type() const;
 };
 
-// Reads, proves and packs a pair of GGUF files; an empty isa takes the best row. Throws FormatError, UnsupportedError,
-// InputError, Cancelled, and OutOfBudgetError, before anything is packed, when the control group's memory limit is below
-// what the model needs at least.
+// Reads, proves and packs a pair of GGUF files; an empty isa takes the best row. Throws FormatError,
+// UnsupportedError, InputError, Cancelled, and OutOfBudgetError, before anything is packed, when the control
+// group's memory limit is below what the model needs at least.
 std::unique_ptr<Model> load_model(const std::string& text_path, const std::string& projector_path,
-                                  std::shared_ptr<ThreadPool> pool, const std::string& isa, const StopPoll& stop,
-                                  const Progress& progress);
+                                  std::shared_ptr<ThreadPool> pool, const std::string& isa,
+                                  const StopPoll& stop, const Progress& progress);
 
 // tiles: [num_tiles, image_size, image_size, 3] -> features: [num_tiles, image_seq_len, hidden_size].
-void encode_images(const Model& model, const StopPoll& stop, const uint8_t* tiles, int64_t num_tiles, float* features,
-                   const Progress& progress, const Trace& trace = {});
+void encode_images(const Model& model, const StopPoll& stop, const uint8_t* tiles, int64_t num_tiles,
+                   float* features, const Progress& progress, const Trace& trace = {});
 
 }  // namespace pocketvlm

@@ -8,9 +8,9 @@
 namespace pocketvlm {
 namespace {
 
-constexpr int64_t kChunk = 512;         // positions per pass over the weights
-constexpr int64_t kNormRows = 16;       // rows per task of a norm or an activation
-constexpr int64_t kQueryPositions = 32; // positions per attention task
+constexpr int64_t kChunk = 512;          // positions per pass over the weights
+constexpr int64_t kNormRows = 16;        // rows per task of a norm or an activation
+constexpr int64_t kQueryPositions = 32;  // positions per attention task
 
 // The activations of one chunk.
 struct Scratch {
@@ -53,7 +53,8 @@ void fill_angles(const TextDecoder& decoder, int64_t first_position, int64_t row
     for (int64_t r = 0; r < rows; ++r) {
         for (int64_t i = 0; i < half; ++i) {
             // In float32, as the reference multiplies them.
-            const float angle = static_cast<float>(first_position + r) * decoder.inverse_frequencies[static_cast<size_t>(i)];
+            const float angle =
+                static_cast<float>(first_position + r) * decoder.inverse_frequencies[static_cast<size_t>(i)];
             scratch.cosine.data()[r * half + i] = std::cos(angle);
             scratch.sine.data()[r * half + i] = std::sin(angle);
         }
@@ -61,17 +62,19 @@ void fill_angles(const TextDecoder& decoder, int64_t first_position, int64_t row
 }
 
 // Rotates queries and keys, scales the queries, and stores keys and values behind the cache's length.
-void rotate_and_store(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows, Scratch& scratch,
-                      KvCache& cache) {
+void rotate_and_store(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows,
+                      Scratch& scratch, KvCache& cache) {
     const TextConfig& config = decoder.config;
-    const int64_t d = config.head_dim, heads = config.num_attention_heads, kv_heads = config.num_key_value_heads;
+    const int64_t d = config.head_dim, heads = config.num_attention_heads,
+                  kv_heads = config.num_key_value_heads;
     const float scale = 1.0f / std::sqrt(static_cast<float>(d));
     for_row_blocks(compute.pool, rows, kNormRows, [&](int64_t first, int64_t count) {
         for (int64_t r = first; r < first + count; ++r) {
             const float* cosine = scratch.cosine.data() + r * (d / 2);
             const float* sine = scratch.sine.data() + r * (d / 2);
             for (int64_t h = 0; h < heads; ++h) {
-                compute.kernels.rope_interleaved(scratch.q.data() + (r * heads + h) * d, cosine, sine, d, scale);
+                compute.kernels.rope_interleaved(scratch.q.data() + (r * heads + h) * d, cosine, sine, d,
+                                                 scale);
             }
             for (int64_t h = 0; h < kv_heads; ++h) {
                 float* k = scratch.k.data() + (r * kv_heads + h) * d;
@@ -83,16 +86,19 @@ void rotate_and_store(const TextDecoder& decoder, const Compute& compute, int64_
 }
 
 // Each position sees itself and those before it. The query heads that share a key head are rows of one task.
-void causal_attention(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows, Scratch& scratch,
-                      const KvCache& cache) {
+void causal_attention(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows,
+                      Scratch& scratch, const KvCache& cache) {
     const TextConfig& config = decoder.config;
-    const int64_t d = config.head_dim, heads = config.num_attention_heads, kv_heads = config.num_key_value_heads;
+    const int64_t d = config.head_dim, heads = config.num_attention_heads,
+                  kv_heads = config.num_key_value_heads;
     const int64_t group = heads / kv_heads, start = cache.length();
     const int64_t chunks = (rows + kQueryPositions - 1) / kQueryPositions;
     compute.pool.parallel_for(kv_heads * chunks, [&](int64_t task) {
         const int64_t kv_head = task / chunks, first = task % chunks * kQueryPositions;
         const int64_t positions = std::min(kQueryPositions, rows - first);
-        const auto head_of_row = [&](int64_t r) { return (first + r / group) * heads + kv_head * group + r % group; };
+        const auto head_of_row = [&](int64_t r) {
+            return (first + r / group) * heads + kv_head * group + r % group;
+        };
 
         AttentionTask attention(positions * group, d);
         for (int64_t r = 0; r < positions * group; ++r) {
@@ -101,10 +107,13 @@ void causal_attention(const TextDecoder& decoder, const Compute& compute, int64_
         AlignedBuffer<float> converted(static_cast<size_t>(cache.block_floats()));
         const int64_t last_seen = start + first + positions;
         for (int64_t key = 0; key < last_seen; key += kKeyBlock) {
-            const KeyValueBlock block = cache.load(compute.kernels, layer, kv_head, key / kKeyBlock, converted.data());
-            attention.fold(compute.kernels, block, key, [&](int64_t r) { return start + first + r / group + 1; });
+            const KeyValueBlock block =
+                cache.load(compute.kernels, layer, kv_head, key / kKeyBlock, converted.data());
+            attention.fold(compute.kernels, block, key,
+                           [&](int64_t r) { return start + first + r / group + 1; });
         }
-        for (int64_t r = 0; r < positions * group; ++r) attention.write(r, scratch.attended.data() + head_of_row(r) * d);
+        for (int64_t r = 0; r < positions * group; ++r)
+            attention.write(r, scratch.attended.data() + head_of_row(r) * d);
     });
 }
 
@@ -148,8 +157,10 @@ void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPo
     }
 }
 
-// Embeds tokens first .. first + rows - 1 of the prompt into x; `features` moves on by the image tokens among them.
-void embed(const TextDecoder& decoder, const Prompt& prompt, int64_t first, int64_t rows, const float*& features, float* x) {
+// Embeds tokens first .. first + rows - 1 of the prompt into x; `features` moves on by the image tokens among
+// them.
+void embed(const TextDecoder& decoder, const Prompt& prompt, int64_t first, int64_t rows,
+           const float*& features, float* x) {
     const int64_t hidden_size = decoder.config.hidden_size;
     const GgufTensor& table = *decoder.embed_tokens;
     const int64_t stride = row_bytes(table.type, hidden_size);
@@ -174,7 +185,8 @@ void check_prompt(const TextConfig& config, const Prompt& prompt) {
         if (token == prompt.image_token_id) {
             ++image_tokens;
         } else if (token < 0 || token >= config.vocab_size) {
-            throw InputError(concat("token_ids[", i, "]: ", token, ", expected 0 to ", config.vocab_size - 1));
+            throw InputError(
+                concat("token_ids[", i, "]: ", token, ", expected 0 to ", config.vocab_size - 1));
         }
     }
     if (image_tokens != prompt.num_image_tokens) {

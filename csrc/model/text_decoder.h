@@ -22,7 +22,7 @@ struct TextLayer {
 
 struct TextDecoder {
     TextConfig config;
-    const GgufTensor* embed_tokens;  // [vocab_size, hidden_size], read by row from the mapped file
+    const GgufTensor* embed_tokens;          // [vocab_size, hidden_size], read by row from the mapped file
     std::vector<float> inverse_frequencies;  // [head_dim / 2], of RoPE
     std::vector<TextLayer> layers;
     std::vector<float> norm;
@@ -32,21 +32,22 @@ struct TextDecoder {
 
 // A prompt: where a token is image_token_id, the next row of image_features stands in for its embedding.
 struct Prompt {
-    const int32_t* token_ids;     // [num_tokens]
+    const int32_t* token_ids;  // [num_tokens]
     int64_t num_tokens;
     const float* image_features;  // [num_image_tokens, hidden_size]
     int64_t num_image_tokens;
     int32_t image_token_id;
 };
 
-// Throws InputError for an empty prompt, ids outside the vocabulary, or a count of image tokens other than of features.
+// Throws InputError for an empty prompt, ids outside the vocabulary, or a count of image tokens other than of
+// features.
 void check_prompt(const TextConfig& config, const Prompt& prompt);
 
-// Appends a checked prompt to the cache, in chunks, and writes the logits of its last position, [vocab_size]. Polls `stop`
-// once per layer; when that throws, the cache is as long as before the chunk. `progress` hears of each chunk.
-// Throws InputError when the prompt does not fit the context.
+// Appends a checked prompt to the cache, in chunks, and writes the logits of its last position, [vocab_size].
+// Polls `stop` once per layer; when that throws, the cache is as long as before the chunk. `progress` hears
+// of each chunk. Throws InputError when the prompt does not fit the context.
 void prefill(const TextDecoder& decoder, const Compute& compute, const StopPoll& stop, const Prompt& prompt,
-             KvCache& cache, float* logits, const std::function<void(int64_t done, int64_t total)>& progress = {},
-             const Trace& trace = {});
+             KvCache& cache, float* logits,
+             const std::function<void(int64_t done, int64_t total)>& progress = {}, const Trace& trace = {});
 
 }  // namespace pocketvlm

@@ -9,7 +9,9 @@ namespace {
 constexpr int64_t kNormRows = 16;   // rows per task of a norm or an activation
 constexpr int64_t kQueryRows = 48;  // query rows per attention task: a multiple of the kernels' row tiles
 
-int64_t num_key_blocks(const VisionConfig& config) { return (config.num_patches() + kKeyBlock - 1) / kKeyBlock; }
+int64_t num_key_blocks(const VisionConfig& config) {
+    return (config.num_patches() + kKeyBlock - 1) / kKeyBlock;
+}
 
 int64_t key_block_floats(const VisionConfig& config) {
     return kKeyBlock * (config.head_dim() + padded_head_dim(config.head_dim()));
@@ -33,8 +35,8 @@ void layer_norm_rows(const Compute& compute, const std::vector<float>& weight, c
 
 // Lays one block of a head's keys and values out as the attention kernel reads them: k [head_dim, kKeyBlock],
 // v [kKeyBlock, padded_head_dim], zero where there is no position.
-void lay_out_block(const VisionConfig& config, const float* keys, const float* values, int64_t head, int64_t block,
-                   float* out) {
+void lay_out_block(const VisionConfig& config, const float* keys, const float* values, int64_t head,
+                   int64_t block, float* out) {
     const int64_t d = config.head_dim(), value_dim = padded_head_dim(d);
     std::fill_n(out, key_block_floats(config), 0.0f);
     float* k = out;
@@ -69,9 +71,11 @@ void self_attention(const VisionConfig& config, const Compute& compute, VisionSc
         }
         for (int64_t b = 0; b < num_blocks; ++b) {
             const float* k = scratch.key_blocks.data() + (head * num_blocks + b) * block_floats;
-            attention.fold(compute.kernels, {k, k + d * kKeyBlock}, b * kKeyBlock, [&](int64_t) { return patches; });
+            attention.fold(compute.kernels, {k, k + d * kKeyBlock}, b * kKeyBlock,
+                           [&](int64_t) { return patches; });
         }
-        for (int64_t r = 0; r < rows; ++r) attention.write(r, out + (first + r) * config.hidden_size + head * d);
+        for (int64_t r = 0; r < rows; ++r)
+            attention.write(r, out + (first + r) * config.hidden_size + head * d);
     });
 }
 
@@ -85,7 +89,8 @@ VisionScratch::VisionScratch(const VisionConfig& config)
       k(x.size()),
       v(x.size()),
       hidden(static_cast<size_t>(config.num_patches() * config.intermediate_size)),
-      key_blocks(static_cast<size_t>(config.num_attention_heads * num_key_blocks(config) * key_block_floats(config))) {}
+      key_blocks(static_cast<size_t>(config.num_attention_heads * num_key_blocks(config) *
+                                     key_block_floats(config))) {}
 
 size_t VisionScratch::bytes(const VisionConfig& config) {
     const int64_t floats = static_cast<int64_t>(patch_floats(config)) +
@@ -94,8 +99,8 @@ size_t VisionScratch::bytes(const VisionConfig& config) {
     return static_cast<size_t>(floats) * sizeof(float);
 }
 
-void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop, const uint8_t* tile,
-                 VisionScratch& scratch, float* tokens, const Trace& trace) {
+void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop,
+                 const uint8_t* tile, VisionScratch& scratch, float* tokens, const Trace& trace) {
     const VisionConfig& config = encoder.config;
     const int64_t patches = config.num_patches(), hidden_size = config.hidden_size;
     const auto look = [&](const std::string& stage, const float* data) {
@@ -121,8 +126,8 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
         float* normed = scratch.normed.data();
 
         // x = x + out_proj(self_attn(layer_norm1(x)))
-        layer_norm_rows(compute, layer.layer_norm1_weight, layer.layer_norm1_bias, config.layer_norm_eps, patches, x,
-                        normed);
+        layer_norm_rows(compute, layer.layer_norm1_weight, layer.layer_norm1_bias, config.layer_norm_eps,
+                        patches, x, normed);
         activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, normed, patches);
         layer.q_proj.run(compute, activations, scratch.q.data());
         layer.k_proj.run(compute, activations, scratch.k.data());
@@ -132,21 +137,22 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
         layer.out_proj.run(compute, activations, x, true);
 
         // x = x + fc2(gelu(fc1(layer_norm2(x))))
-        layer_norm_rows(compute, layer.layer_norm2_weight, layer.layer_norm2_bias, config.layer_norm_eps, patches, x,
-                        normed);
+        layer_norm_rows(compute, layer.layer_norm2_weight, layer.layer_norm2_bias, config.layer_norm_eps,
+                        patches, x, normed);
         activations.set(compute, {&layer.fc1}, normed, patches);
         float* hidden = scratch.hidden.data();
         layer.fc1.run(compute, activations, hidden);
         for_row_blocks(compute.pool, patches, kNormRows, [&](int64_t first, int64_t count) {
-            compute.kernels.gelu_tanh(hidden + first * config.intermediate_size, count * config.intermediate_size);
+            compute.kernels.gelu_tanh(hidden + first * config.intermediate_size,
+                                      count * config.intermediate_size);
         });
         activations.set(compute, {&layer.fc2}, hidden, patches);
         layer.fc2.run(compute, activations, x, true);
         look("layer." + std::to_string(i), x);
     }
 
-    layer_norm_rows(compute, encoder.post_layernorm_weight, encoder.post_layernorm_bias, config.layer_norm_eps, patches,
-                    x, scratch.normed.data());
+    layer_norm_rows(compute, encoder.post_layernorm_weight, encoder.post_layernorm_bias,
+                    config.layer_norm_eps, patches, x, scratch.normed.data());
     look("post_layernorm", scratch.normed.data());
     encoder.connector.run(compute, config, scratch.normed.data(), scratch.patches.data(), tokens);
     if (trace) trace("connector", tokens, config.image_seq_len(), config.projection_dim);

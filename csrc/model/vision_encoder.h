@@ -33,22 +33,23 @@ struct VisionEncoder {
 
 // The activations of one tile; allocated once, used for tile after tile.
 class VisionScratch {
-public:
+  public:
     explicit VisionScratch(const VisionConfig& config);
     // What the constructor allocates.
     static size_t bytes(const VisionConfig& config);
 
-    AlignedBuffer<float> patches;     // [num_patches, 3 * patch_size^2]; then the connector's scratch
-    AlignedBuffer<float> x;           // [num_patches, hidden_size], the residual stream
-    AlignedBuffer<float> normed;      // [num_patches, hidden_size]
-    AlignedBuffer<float> q, k, v;     // [num_patches, hidden_size]
-    AlignedBuffer<float> hidden;      // [num_patches, intermediate_size]
-    AlignedBuffer<float> key_blocks;  // [num_heads, num_blocks, head_dim * kKeyBlock + kKeyBlock * padded_head_dim]
+    AlignedBuffer<float> patches;  // [num_patches, 3 * patch_size^2]; then the connector's scratch
+    AlignedBuffer<float> x;        // [num_patches, hidden_size], the residual stream
+    AlignedBuffer<float> normed;   // [num_patches, hidden_size]
+    AlignedBuffer<float> q, k, v;  // [num_patches, hidden_size]
+    AlignedBuffer<float> hidden;   // [num_patches, intermediate_size]
+    AlignedBuffer<float>
+        key_blocks;  // [num_heads, num_blocks, head_dim * kKeyBlock + kKeyBlock * padded_head_dim]
     Activations activations;
 };
 
 // tile: [image_size, image_size, 3] -> tokens: [image_seq_len, projection_dim]. Polls `stop` once per layer.
-void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop, const uint8_t* tile,
-                 VisionScratch& scratch, float* tokens, const Trace& trace = {});
+void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop,
+                 const uint8_t* tile, VisionScratch& scratch, float* tokens, const Trace& trace = {});
 
 }  // namespace pocketvlm

@@ -26,8 +26,9 @@ const KernelTable& row(const std::string& isa) { return kernels_for(isa, detect_
 // Room for a kernel's results, off every vector boundary, between guard bytes that nobody may write.
 template <typename T>
 class Guarded {
-public:
-    explicit Guarded(int64_t size) : bytes_(static_cast<size_t>(size) * sizeof(T) + 2 * kGuard, kPattern), size_(size) {}
+  public:
+    explicit Guarded(int64_t size)
+        : bytes_(static_cast<size_t>(size) * sizeof(T) + 2 * kGuard, kPattern), size_(size) {}
     explicit Guarded(const py::array_t<T>& initial) : Guarded(initial.size()) {
         std::copy_n(initial.data(), size_, data());
     }
@@ -47,25 +48,29 @@ public:
     }
     py::array_t<T> to_python() { return to_python({static_cast<py::ssize_t>(size_)}); }
 
-private:
+  private:
     static constexpr ptrdiff_t kGuard = 64 + sizeof(T);
     static constexpr uint8_t kPattern = 0xa5;
     std::vector<uint8_t> bytes_;
     int64_t size_;
 };
 
-// y = x W^T + bias, added to `initial` if given. weights: the stored bytes of a tensor of type `type`, [n, k].
+// y = x W^T + bias, added to `initial` if given. weights: the stored bytes of a tensor of type `type`, [n,
+// k].
 py::array_t<float> linear(const std::string& isa, const py::object& x, const py::object& weights,
                           const std::string& type, int64_t n, const std::optional<py::object>& bias,
                           const std::optional<py::object>& initial, int threads) {
     const py::array_t<float> rows = checked_array<float>(x, "x", {"m", "k"});
     const int64_t m = rows.shape(0), k = rows.shape(1);
     const QuantTraits* traits = find_traits(type);
-    if (traits == nullptr) throw UnsupportedError(concat("type: ", type, ", expected one of ", known_quant_types()));
-    if (k % traits->block_size != 0) throw InputError(concat("x: k = ", k, ", expected a multiple of ", traits->block_size));
+    if (traits == nullptr)
+        throw UnsupportedError(concat("type: ", type, ", expected one of ", known_quant_types()));
+    if (k % traits->block_size != 0)
+        throw InputError(concat("x: k = ", k, ", expected a multiple of ", traits->block_size));
     const auto nbytes = static_cast<py::ssize_t>(n * row_bytes(traits->type, k));
     const py::array_t<uint8_t> stored = checked_array<uint8_t>(weights, "weights", {nbytes});
-    const GgufTensor tensor{"weights", traits->type, {k, n, 1, 1}, 2, stored.data(), static_cast<size_t>(nbytes)};
+    const GgufTensor tensor{"weights", traits->type,  {k, n, 1, 1},
+                            2,         stored.data(), static_cast<size_t>(nbytes)};
 
     ThreadPool pool(threads);
     const Compute compute{row(isa), pool};
@@ -77,8 +82,8 @@ py::array_t<float> linear(const std::string& isa, const py::object& x, const py:
     }
     Guarded<float> y(m * n);
     if (initial) {
-        const py::array_t<float> before =
-            checked_array<float>(*initial, "initial", {static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
+        const py::array_t<float> before = checked_array<float>(
+            *initial, "initial", {static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
         y = Guarded<float>(before);
     }
     Activations activations;
@@ -87,8 +92,8 @@ py::array_t<float> linear(const std::string& isa, const py::object& x, const py:
     return y.to_python({static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
 }
 
-std::tuple<py::array_t<int8_t>, py::array_t<float>, py::array_t<int32_t>> quantize_row_i8(const std::string& isa,
-                                                                                          const py::object& x) {
+std::tuple<py::array_t<int8_t>, py::array_t<float>, py::array_t<int32_t>> quantize_row_i8(
+    const std::string& isa, const py::object& x) {
     const py::array_t<float> values = checked_array<float>(x, "x", {"k"});
     const int64_t k = values.shape(0), blocks = (k + kI8Block - 1) / kI8Block;
     Guarded<int8_t> quantised(blocks * kI8Block);
@@ -99,15 +104,16 @@ std::tuple<py::array_t<int8_t>, py::array_t<float>, py::array_t<int32_t>> quanti
 }
 
 // softmax(q k^T) v over the first visible[r] keys of row r; q is scaled already. Lays the keys out in blocks.
-py::array_t<float> attention(const std::string& isa, const py::object& q, const py::object& k, const py::object& v,
-                             const py::object& visible) {
+py::array_t<float> attention(const std::string& isa, const py::object& q, const py::object& k,
+                             const py::object& v, const py::object& visible) {
     const py::array_t<float> queries = checked_array<float>(q, "q", {"rows", "d"});
     const int64_t rows = queries.shape(0), d = queries.shape(1), value_dim = padded_head_dim(d);
     const py::array_t<float> keys = checked_array<float>(k, "k", {"keys", static_cast<py::ssize_t>(d)});
     const int64_t num_keys = keys.shape(0);
     const py::array_t<float> values =
         checked_array<float>(v, "v", {static_cast<py::ssize_t>(num_keys), static_cast<py::ssize_t>(d)});
-    const py::array_t<int32_t> seen = checked_array<int32_t>(visible, "visible", {static_cast<py::ssize_t>(rows)});
+    const py::array_t<int32_t> seen =
+        checked_array<int32_t>(visible, "visible", {static_cast<py::ssize_t>(rows)});
 
     AttentionTask task(rows, d);
     std::copy_n(queries.data(), rows * d, task.q(0));
@@ -120,7 +126,8 @@ py::array_t<float> attention(const std::string& isa, const py::object& q, const 
                 block_values[j * value_dim + i] = values.at(first + j, i);
             }
         }
-        task.fold(row(isa), {block.data(), block_values}, first, [&](int64_t r) { return int64_t{seen.at(r)}; });
+        task.fold(row(isa), {block.data(), block_values}, first,
+                  [&](int64_t r) { return int64_t{seen.at(r)}; });
     }
     py::array_t<float> out({rows, d});
     for (int64_t r = 0; r < rows; ++r) task.write(r, out.mutable_data() + r * d);
@@ -137,7 +144,8 @@ py::array_t<float> layer_norm(const std::string& isa, const py::object& x, const
     return y.to_python();
 }
 
-py::array_t<float> rms_norm(const std::string& isa, const py::object& x, const py::object& weight, float epsilon) {
+py::array_t<float> rms_norm(const std::string& isa, const py::object& x, const py::object& weight,
+                            float epsilon) {
     Guarded<float> y(checked_array<float>(x, "x", {"n"}));
     const py::array_t<float> w = checked_array<float>(weight, "weight", {"n"});
     row(isa).rms_norm(y.data(), w.data(), epsilon, w.size(), y.data());
@@ -184,17 +192,19 @@ py::array_t<float> float_from_half(const std::string& isa, const py::object& x) 
 }  // namespace
 
 void bind_kernels(py::module_& kernels) {
-    kernels.def("linear", &linear, py::arg("isa"), py::arg("x"), py::arg("weights"), py::kw_only(), py::arg("type"),
-                py::arg("n"), py::arg("bias") = py::none(), py::arg("initial") = py::none(), py::arg("threads") = 1);
+    kernels.def("linear", &linear, py::arg("isa"), py::arg("x"), py::arg("weights"), py::kw_only(),
+                py::arg("type"), py::arg("n"), py::arg("bias") = py::none(), py::arg("initial") = py::none(),
+                py::arg("threads") = 1);
     kernels.def("quantize_row_i8", &quantize_row_i8, py::arg("isa"), py::arg("x"));
-    kernels.def("attention", &attention, py::arg("isa"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("visible"));
+    kernels.def("attention", &attention, py::arg("isa"), py::arg("q"), py::arg("k"), py::arg("v"),
+                py::arg("visible"));
     kernels.def("layer_norm", &layer_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("bias"),
                 py::arg("epsilon"));
     kernels.def("rms_norm", &rms_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("epsilon"));
     kernels.def("gelu_tanh", &gelu_tanh, py::arg("isa"), py::arg("x"));
     kernels.def("silu_mul", &silu_mul, py::arg("isa"), py::arg("gate"), py::arg("up"));
-    kernels.def("rope_interleaved", &rope_interleaved, py::arg("isa"), py::arg("x"), py::arg("cosine"), py::arg("sine"),
-                py::arg("scale"));
+    kernels.def("rope_interleaved", &rope_interleaved, py::arg("isa"), py::arg("x"), py::arg("cosine"),
+                py::arg("sine"), py::arg("scale"));
     kernels.def("half_from_float", &half_from_float, py::arg("isa"), py::arg("x"));
     kernels.def("float_from_half", &float_from_half, py::arg("isa"), py::arg("x"));
 }

@@ -3,8 +3,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -33,15 +35,19 @@ struct Cache {
 // The callbacks below are called with the GIL released; pybind11's std::function takes it for the call.
 Progress to_progress(const PyProgress& on_progress) {
     if (!on_progress) return {};
-    return [call = *on_progress](const char* stage, int64_t done, int64_t total) { call(stage, done, total); };
+    return
+        [call = *on_progress](const char* stage, int64_t done, int64_t total) { call(stage, done, total); };
 }
 
-std::unique_ptr<Model> open_model(const std::string& text_path, const std::string& projector_path,
-                                  const std::shared_ptr<ThreadPool>& pool, const std::optional<std::string>& isa,
-                                  const StopFlag* stop, const PyProgress& on_progress) {
+std::unique_ptr<Model> open_model(const std::filesystem::path& text_path,
+                                  const std::filesystem::path& projector_path,
+                                  const std::shared_ptr<ThreadPool>& pool,
+                                  const std::optional<std::string>& isa, const StopFlag* stop,
+                                  const PyProgress& on_progress) {
     const Progress progress = to_progress(on_progress);
     const py::gil_scoped_release release;
-    return load_model(text_path, projector_path, pool, isa.value_or(""), make_stop_poll(stop), progress);
+    return load_model(text_path.string(), projector_path.string(), pool, isa.value_or(""),
+                      make_stop_poll(stop), progress);
 }
 
 py::array_t<uint8_t> checked_tiles(const Model& model, const py::object& tiles) {
@@ -66,11 +72,13 @@ py::array_t<float> encode(const Model& model, const py::object& tiles, const Sto
 
 // The arrays of a prompt, kept alive beside the view of them.
 struct PromptArrays {
-    PromptArrays(const Model& model, const py::object& ids, const py::object& features, int32_t image_token_id)
+    PromptArrays(const Model& model, const py::object& ids, const py::object& features,
+                 int32_t image_token_id)
         : token_ids(checked_array<int32_t>(ids, "token_ids", {"n"})),
-          image_features(checked_array<float>(features, "image_features",
-                                              {"m", static_cast<py::ssize_t>(model.text.config.hidden_size)})),
-          prompt{token_ids.data(), token_ids.shape(0), image_features.data(), image_features.shape(0), image_token_id} {
+          image_features(checked_array<float>(
+              features, "image_features", {"m", static_cast<py::ssize_t>(model.text.config.hidden_size)})),
+          prompt{token_ids.data(), token_ids.shape(0), image_features.data(), image_features.shape(0),
+                 image_token_id} {
         check_prompt(model.text.config, prompt);
     }
 
@@ -111,12 +119,14 @@ const char* name_of(FinishReason reason) {
     return "";
 }
 
-GenerateResult run_generate(const Model& model, Cache& cache, const py::object& token_ids, const py::object& features,
-                            int32_t image_token_id, int64_t max_new_tokens, const std::vector<int32_t>& stop_token_ids,
-                            bool ignore_eos, const std::optional<OnToken>& on_token, const StopFlag* stop,
+GenerateResult run_generate(const Model& model, Cache& cache, const py::object& token_ids,
+                            const py::object& features, int32_t image_token_id, int64_t max_new_tokens,
+                            const std::vector<int32_t>& stop_token_ids, bool ignore_eos,
+                            const std::optional<OnToken>& on_token, const StopFlag* stop,
                             const PyProgress& on_progress) {
     check_cache(model, cache);
-    if (max_new_tokens < 1) throw InputError(concat("max_new_tokens: ", max_new_tokens, ", expected at least 1"));
+    if (max_new_tokens < 1)
+        throw InputError(concat("max_new_tokens: ", max_new_tokens, ", expected at least 1"));
     const PromptArrays arrays(model, token_ids, features, image_token_id);
     const Progress progress = to_progress(on_progress);
     const OnToken call = on_token.value_or(OnToken());
@@ -164,7 +174,8 @@ py::dict trace_vision(const Model& model, const py::object& tile) {
     return stages.to_python();
 }
 
-py::dict trace_text(const Model& model, const py::object& token_ids, const py::object& features, int32_t image_token_id) {
+py::dict trace_text(const Model& model, const py::object& token_ids, const py::object& features,
+                    int32_t image_token_id) {
     const PromptArrays arrays(model, token_ids, features, image_token_id);
     KvCache cache(model.text.config, model.text.kv_type);
     std::vector<float> logits(static_cast<size_t>(model.text.config.vocab_size));
@@ -183,20 +194,24 @@ void bind_model(py::module_& module) {
 
     py::class_<GenerateResult>(module, "GenerateResult")
         .def_readonly("token_ids", &GenerateResult::token_ids)
-        .def_property_readonly("finish_reason", [](const GenerateResult& r) { return name_of(r.finish_reason); })
+        .def_property_readonly("finish_reason",
+                               [](const GenerateResult& r) { return name_of(r.finish_reason); })
         .def_readonly("prefill_s", &GenerateResult::prefill_s)
         .def_readonly("decode_s", &GenerateResult::decode_s);
 
     py::class_<Model>(module, "Model")
-        .def(py::init(&open_model), py::arg("text_path"), py::arg("projector_path"), py::kw_only(), py::arg("pool"),
-             py::arg("isa") = py::none(), py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
+        .def(py::init(&open_model), py::arg("text_path"), py::arg("projector_path"), py::kw_only(),
+             py::arg("pool"), py::arg("isa") = py::none(), py::arg("stop") = nullptr,
+             py::arg("on_progress") = py::none())
         .def_property_readonly("isa", [](const Model& model) { return model.kernels->isa; })
-        .def_property_readonly("hidden_size", [](const Model& model) { return model.text.config.hidden_size; })
+        .def_property_readonly("hidden_size",
+                               [](const Model& model) { return model.text.config.hidden_size; })
         .def_property_readonly("vocab_size", [](const Model& model) { return model.text.config.vocab_size; })
         .def_property_readonly("max_position_embeddings",
                                [](const Model& model) { return model.text.config.max_position_embeddings; })
         .def_property_readonly("tile_size", [](const Model& model) { return model.vision.config.image_size; })
-        .def_property_readonly("image_seq_len", [](const Model& model) { return model.vision.config.image_seq_len(); })
+        .def_property_readonly("image_seq_len",
+                               [](const Model& model) { return model.vision.config.image_seq_len(); })
         .def_readonly("num_parameters", &Model::num_parameters)
         .def_readonly("weight_bytes", &Model::weight_bytes)
         .def_property_readonly("text_type", &Model::text_type)
@@ -206,18 +221,20 @@ void bind_model(py::module_& module) {
         .def(
             "new_cache",
             [](const Model& model) {
-                return std::unique_ptr<Cache>(new Cache{&model, KvCache(model.text.config, model.text.kv_type), {}});
+                return std::unique_ptr<Cache>(
+                    new Cache{&model, KvCache(model.text.config, model.text.kv_type), {}});
             },
             py::keep_alive<0, 1>())
         .def(
             "prefill",
-            [](const Model& model, Cache& cache, const py::object& token_ids, const py::object& image_features,
-               int32_t image_token_id, const StopFlag* stop, const PyProgress& on_progress) {
+            [](const Model& model, Cache& cache, const py::object& token_ids,
+               const py::object& image_features, int32_t image_token_id, const StopFlag* stop,
+               const PyProgress& on_progress) {
                 const PromptArrays arrays(model, token_ids, image_features, image_token_id);
                 return run_prefill(model, cache, arrays.prompt, stop, to_progress(on_progress));
             },
-            py::arg("cache"), py::arg("token_ids"), py::arg("image_features"), py::arg("image_token_id"), py::kw_only(),
-            py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
+            py::arg("cache"), py::arg("token_ids"), py::arg("image_features"), py::arg("image_token_id"),
+            py::kw_only(), py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
         .def(
             "decode",
             [](const Model& model, Cache& cache, int32_t token_id, const StopFlag* stop) {
@@ -226,12 +243,13 @@ void bind_model(py::module_& module) {
                 return run_prefill(model, cache, prompt, stop, {});
             },
             py::arg("cache"), py::arg("token_id"), py::kw_only(), py::arg("stop") = nullptr)
-        .def("generate", &run_generate, py::arg("cache"), py::arg("token_ids"), py::arg("image_features"), py::kw_only(),
-             py::arg("image_token_id"), py::arg("max_new_tokens"), py::arg("stop_token_ids"), py::arg("ignore_eos"),
-             py::arg("on_token"), py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
+        .def("generate", &run_generate, py::arg("cache"), py::arg("token_ids"), py::arg("image_features"),
+             py::kw_only(), py::arg("image_token_id"), py::arg("max_new_tokens"), py::arg("stop_token_ids"),
+             py::arg("ignore_eos"), py::arg("on_token"), py::arg("stop") = nullptr,
+             py::arg("on_progress") = py::none())
         .def("trace_vision", &trace_vision, py::arg("tile"), "Every stage of one tile, for tests.")
-        .def("trace_text", &trace_text, py::arg("token_ids"), py::arg("image_features"), py::arg("image_token_id"),
-             "Every stage of one prompt, for tests.");
+        .def("trace_text", &trace_text, py::arg("token_ids"), py::arg("image_features"),
+             py::arg("image_token_id"), "Every stage of one prompt, for tests.");
 }
 
 }  // namespace pocketvlm

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/cpu_features.h"
-#include "base/cpu_features.h"
 #include "kernels/kernel_table.h"
 #include "kernels/normalize/normalize.h"
 #include "model/preprocess.h"

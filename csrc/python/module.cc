@@ -1,4 +1,5 @@
-// pocketvlm._core: the Python face of the C++ core. This file has the small things; each larger area binds itself.
+// pocketvlm._core: the Python face of the C++ core. This file has the small things; each larger area binds
+// itself.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -20,7 +21,9 @@ namespace py = pybind11;
 
 void raise(const char* name, const std::exception& error) {
     const py::object type = py::module_::import("pocketvlm.errors").attr(name);
-    PyErr_SetString(type.ptr(), error.what());
+    // A message may quote a path, which need not be UTF-8.
+    const auto message = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
+    if (message) PyErr_SetObject(type.ptr(), message.ptr());
 }
 
 // Every C++ exception type has its namesake in pocketvlm.errors.

@@ -1,12 +1,12 @@
-// Attention over one block of keys at a time, with a running softmax (Milakov and Gimelshein, "Online normalizer
-// calculation for softmax", 2018), so that no score matrix is ever held whole.
+// Attention over one block of keys at a time, with a running softmax (Milakov and Gimelshein, "Online
+// normalizer calculation for softmax", 2018), so that no score matrix is ever held whole.
 //
 //   s[r, j] = sum_d q[r, d] * k[d, j]                     for j < visible[r]
 //   m' = max(m, max_j s);  p[r, j] = exp(s[r, j] - m')
 //   sum = sum * exp(m - m') + sum_j p;  acc[r, :] = acc[r, :] * exp(m - m') + sum_j p[r, j] * v[j, :]
 //
-// Start with max = -infinity, sum = 0 and acc = 0; the result is acc / sum. Close, not exact: the order of the sums is
-// each row's own, and never depends on threads.
+// Start with max = -infinity, sum = 0 and acc = 0; the result is acc / sum. Close, not exact: the order of
+// the sums is each row's own, and never depends on threads.
 #pragma once
 
 #include <cstdint>
@@ -23,18 +23,18 @@ constexpr int64_t padded_head_dim(int64_t head_dim) {
 }
 
 struct AttentionBlock {
-    const float* q;          // [rows, q_stride], scaled by 1 / sqrt(head_dim)
+    const float* q;  // [rows, q_stride], scaled by 1 / sqrt(head_dim)
     int64_t q_stride;
-    const float* k;          // [head_dim, kKeyBlock]: keys are columns; unseen ones may hold any finite values
-    const float* v;          // [kKeyBlock, value_dim]; likewise
+    const float* k;  // [head_dim, kKeyBlock]: keys are columns; unseen ones may hold any finite values
+    const float* v;  // [kKeyBlock, value_dim]; likewise
     const int32_t* visible;  // [rows]: how many keys of this block a row sees, 0..kKeyBlock
     int64_t rows;
     int64_t head_dim;
-    int64_t value_dim;       // padded_head_dim(head_dim)
-    float* scores;           // [rows, kKeyBlock], scratch
-    float* max;              // [rows]
-    float* sum;              // [rows]
-    float* acc;              // [rows, value_dim]
+    int64_t value_dim;  // padded_head_dim(head_dim)
+    float* scores;      // [rows, kKeyBlock], scratch
+    float* max;         // [rows]
+    float* sum;         // [rows]
+    float* acc;         // [rows, value_dim]
 };
 
 using AttendBlock = void (*)(const AttentionBlock& block) noexcept;

@@ -16,9 +16,11 @@ void score_rows(const AttentionBlock& block, int64_t row, int64_t visible) noexc
         for (auto& sums : acc) {
             for (V& sum : sums) sum = V::zero();
         }
-        multiply_tile(block.q + row * block.q_stride, block.q_stride, block.k + key, kKeyBlock, block.head_dim, acc);
+        multiply_tile(block.q + row * block.q_stride, block.q_stride, block.k + key, kKeyBlock,
+                      block.head_dim, acc);
         for (int r = 0; r < R; ++r) {
-            for (int n = 0; n < N; ++n) acc[r][n].store(block.scores + (row + r) * kKeyBlock + key + n * V::kWidth);
+            for (int n = 0; n < N; ++n)
+                acc[r][n].store(block.scores + (row + r) * kKeyBlock + key + n * V::kWidth);
         }
     }
 }

@@ -5,7 +5,8 @@
 
 namespace pocketvlm {
 
-// y[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i], the variance over n (not n - 1). y may be x.
+// y[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i], the variance over n (not n - 1). y
+// may be x.
 using LayerNorm = void (*)(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
                            float* y) noexcept;
 
@@ -18,16 +19,18 @@ using GeluTanh = void (*)(float* x, int64_t n) noexcept;
 // gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i], in place.
 using SiluMul = void (*)(float* gate, const float* up, int64_t n) noexcept;
 
-// Rotates the pairs (x[2 i], x[2 i + 1]) of one head by the angle whose cosine and sine are given, then multiplies by
-// `scale`. n is the head's size; cosine, sine: [n / 2].
-using RopeInterleaved = void (*)(float* x, const float* cosine, const float* sine, int64_t n, float scale) noexcept;
+// Rotates the pairs (x[2 i], x[2 i + 1]) of one head by the angle whose cosine and sine are given, then
+// multiplies by `scale`. n is the head's size; cosine, sine: [n / 2].
+using RopeInterleaved = void (*)(float* x, const float* cosine, const float* sine, int64_t n,
+                                 float scale) noexcept;
 
 // Exact; y[i] rounded to nearest, ties to even.
 using HalfFromFloat = void (*)(const float* x, int64_t n, uint16_t* y) noexcept;
 using FloatFromHalf = void (*)(const uint16_t* x, int64_t n, float* y) noexcept;
 
 namespace scalar {
-void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n, float* y) noexcept;
+void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
+                float* y) noexcept;
 void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
 void gelu_tanh(float* x, int64_t n) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;
@@ -37,7 +40,8 @@ void float_from_half(const uint16_t* x, int64_t n, float* y) noexcept;
 }  // namespace scalar
 
 namespace avx2 {
-void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n, float* y) noexcept;
+void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
+                float* y) noexcept;
 void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
 void gelu_tanh(float* x, int64_t n) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;
@@ -46,7 +50,8 @@ void float_from_half(const uint16_t* x, int64_t n, float* y) noexcept;
 }  // namespace avx2
 
 namespace avx512 {
-void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n, float* y) noexcept;
+void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
+                float* y) noexcept;
 void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
 void gelu_tanh(float* x, int64_t n) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;

@@ -5,7 +5,8 @@
 
 namespace pocketvlm::scalar {
 
-void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n, float* y) noexcept {
+void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
+                float* y) noexcept {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) sum += x[i];
     const float mean = static_cast<float>(sum / static_cast<double>(n));

@@ -2,9 +2,10 @@
 //
 //   y[r, c] = (accumulate ? y[r, c] : 0) + bias[c] + sum_k x[r, k] * w[c, k]
 //
-// Weights are packed once, at load, into panels of nr columns (output features); a call computes one panel. The last
-// panel of a matrix is padded with zero weights, and `columns` says how many of its columns are real.
-// Close, not exact: the order of float additions over k is each row's own; it never depends on `rows` or on threads.
+// Weights are packed once, at load, into panels of nr columns (output features); a call computes one panel.
+// The last panel of a matrix is padded with zero weights, and `columns` says how many of its columns are
+// real. Close, not exact: the order of float additions over k is each row's own; it never depends on `rows`
+// or on threads.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +15,7 @@ namespace pocketvlm {
 
 // Where a panel's results go.
 struct GemmOutput {
-    float* y;           // [rows, y_stride], at the panel's first column
+    float* y;  // [rows, y_stride], at the panel's first column
     int64_t y_stride;
     int64_t columns;    // 1..nr
     const float* bias;  // [columns] at the panel's first column, or null
@@ -32,17 +33,18 @@ struct GemmF32Kernel {
 
 // Activations in blocks of 32 along k, as quantize_row_i8 writes them. num_blocks = k / 32.
 struct I8Rows {
-    const int8_t* values;    // [rows, num_blocks, 32]
-    const float* scales;     // [rows, num_blocks]
-    const int32_t* sums;     // [rows, num_blocks], the sum of a block's values
+    const int8_t* values;  // [rows, num_blocks, 32]
+    const float* scales;   // [rows, num_blocks]
+    const int32_t* sums;   // [rows, num_blocks], the sum of a block's values
     int64_t rows;
     int64_t num_blocks;
 };
 
 constexpr int kI8Block = 32;
 
-// panel: for each block of 32 along k: [nr] float16 scales, then [8, nr, 4] bytes: column c's weights k = 4 i .. 4 i + 3
-// at [i, c, :], stored as w + weight_offset (0: signed bytes; 128: unsigned bytes). The dot product of a block is exact.
+// panel: for each block of 32 along k: [nr] float16 scales, then [8, nr, 4] bytes: column c's weights k = 4 i
+// .. 4 i + 3 at [i, c, :], stored as w + weight_offset (0: signed bytes; 128: unsigned bytes). The dot
+// product of a block is exact.
 using GemmI8 = void (*)(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
 
 struct GemmI8Kernel {

@@ -11,7 +11,8 @@ void store(const GemmOutput& output, int64_t row, int64_t column, float sum) noe
 }
 
 uint16_t load_u16(const std::byte* bytes) noexcept {
-    return static_cast<uint16_t>(std::to_integer<unsigned>(bytes[0]) | std::to_integer<unsigned>(bytes[1]) << 8);
+    return static_cast<uint16_t>(std::to_integer<unsigned>(bytes[0]) | std::to_integer<unsigned>(bytes[1])
+                                                                           << 8);
 }
 
 }  // namespace

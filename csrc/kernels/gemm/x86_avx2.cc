@@ -8,8 +8,9 @@ namespace {
 // Panels of 16 columns: two vectors of eight columns, four bytes of k each.
 constexpr int kVectors = kGemmNr / F32x8::kWidth;
 
-// Signed times signed bytes, four of k summed per 32-bit lane. vpmaddubsw wants one unsigned side: the weight's sign
-// moves to the activation. |w| <= 128 and |x| <= 127, so that a pair's sum, at most 32512, does not saturate.
+// Signed times signed bytes, four of k summed per 32-bit lane. vpmaddubsw wants one unsigned side: the
+// weight's sign moves to the activation. |w| <= 128 and |x| <= 127, so that a pair's sum, at most 32512, does
+// not saturate.
 __m256i dot_four(__m256i weight, __m256i value) noexcept {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), _mm256_sign_epi8(value, weight));
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));

@@ -8,14 +8,14 @@ namespace {
 // Panels of 64 columns: four vectors of sixteen columns, four bytes of k each.
 constexpr int kVectors = kGemmNr / F32x16::kWidth;
 
-// sum += dot of unsigned and signed bytes, four of k per 32-bit lane. Written as assembly because gcc 12 surrounds the
-// intrinsic with register copies that halve the speed of the loop.
+// sum += dot of unsigned and signed bytes, four of k per 32-bit lane. Written as assembly because gcc 12
+// surrounds the intrinsic with register copies that halve the speed of the loop.
 void dot_four(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) noexcept {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
 }
 
-// Weights are stored as w + 128: what that adds to a block's dot product, 128 times the sum of the activations, is
-// taken off in the accumulator's start value.
+// Weights are stored as w + 128: what that adds to a block's dot product, 128 times the sum of the
+// activations, is taken off in the accumulator's start value.
 template <int R>
 void gemm_i8_rows(const I8Rows& x, int64_t row, const std::byte* panel, const GemmOutput& output) noexcept {
     F32x16 sums[R][kVectors];

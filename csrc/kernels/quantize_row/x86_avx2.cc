@@ -14,8 +14,9 @@ void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, i
         F32x8 magnitude = F32x8::zero();
         for (int n = 0; n < kParts; ++n) {
             const int64_t left = k - start - n * F32x8::kWidth;
-            part[n] = left >= F32x8::kWidth ? F32x8::load(x + start + n * F32x8::kWidth)
-                                            : F32x8::load_first(x + start + n * F32x8::kWidth, left > 0 ? left : 0);
+            part[n] = left >= F32x8::kWidth
+                          ? F32x8::load(x + start + n * F32x8::kWidth)
+                          : F32x8::load_first(x + start + n * F32x8::kWidth, left > 0 ? left : 0);
             magnitude = max(magnitude, F32x8{_mm256_andnot_ps(sign, part[n].value)});
         }
         const float amax = magnitude.max();
@@ -25,7 +26,8 @@ void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, i
         for (int n = 0; n < kParts; ++n) {
             const __m256i whole = _mm256_cvtps_epi32((part[n] * inverse).value);
             total = _mm256_add_epi32(total, whole);
-            const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+            const __m128i words =
+                _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
             _mm_storel_epi64(reinterpret_cast<__m128i*>(values + start + n * F32x8::kWidth),
                              _mm_packs_epi16(words, words));
         }

@@ -4,9 +4,9 @@
 namespace pocketvlm {
 namespace {
 
-// Cody and Waite's reduction x = n ln 2 + r, |r| <= ln 2 / 2, with ln 2 in two parts of which n times the first is
-// exact; then the Taylor polynomial of degree 7, whose remainder is below 2^-27. Inputs are clamped to where the
-// result is a finite float: exp(-104) is zero, or the smallest subnormal.
+// Cody and Waite's reduction x = n ln 2 + r, |r| <= ln 2 / 2, with ln 2 in two parts of which n times the
+// first is exact; then the Taylor polynomial of degree 7, whose remainder is below 2^-27. Inputs are clamped
+// to where the result is a finite float: exp(-104) is zero, or the smallest subnormal.
 template <typename V>
 V exponential(V x) noexcept {
     x = min(max(x, V::broadcast(-104.0f)), V::broadcast(88.0f));

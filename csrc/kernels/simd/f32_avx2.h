@@ -1,5 +1,6 @@
 // Eight floats in an AVX register, under the names that the vector kernels (*/vector.inl) are written in.
-// Everything is in an anonymous namespace: no code compiled for this instruction set may leave its object file.
+// Everything is in an anonymous namespace: no code compiled for this instruction set may leave its object
+// file.
 #pragma once
 
 #include <immintrin.h>
@@ -37,9 +38,10 @@ struct F32x8 {
         return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
     }
 
-private:
+  private:
     static __m256i first(int64_t n) noexcept {
-        return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
+                                  _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
 };
 
@@ -49,7 +51,9 @@ inline F32x8 operator*(F32x8 a, F32x8 b) noexcept { return {_mm256_mul_ps(a.valu
 inline F32x8 operator/(F32x8 a, F32x8 b) noexcept { return {_mm256_div_ps(a.value, b.value)}; }
 inline F32x8 max(F32x8 a, F32x8 b) noexcept { return {_mm256_max_ps(a.value, b.value)}; }
 inline F32x8 min(F32x8 a, F32x8 b) noexcept { return {_mm256_min_ps(a.value, b.value)}; }
-inline F32x8 multiply_add(F32x8 a, F32x8 b, F32x8 c) noexcept { return {_mm256_fmadd_ps(a.value, b.value, c.value)}; }
+inline F32x8 multiply_add(F32x8 a, F32x8 b, F32x8 c) noexcept {
+    return {_mm256_fmadd_ps(a.value, b.value, c.value)};
+}
 inline F32x8 round(F32x8 a) noexcept {
     return {_mm256_round_ps(a.value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
@@ -58,7 +62,9 @@ inline F32x8 scale_by_power_of_two(F32x8 a, F32x8 n) noexcept {
     const __m256i whole = _mm256_cvtps_epi32(n.value);
     const __m256i half = _mm256_srai_epi32(whole, 1);
     const __m256i bias = _mm256_set1_epi32(127);
-    const auto power = [&](__m256i e) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, bias), 23)); };
+    const auto power = [&](__m256i e) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, bias), 23));
+    };
     return {_mm256_mul_ps(_mm256_mul_ps(a.value, power(half)), power(_mm256_sub_epi32(whole, half)))};
 }
 

@@ -1,5 +1,6 @@
-// Sixteen floats in an AVX-512 register, under the names that the vector kernels (*/vector.inl) are written in.
-// Everything is in an anonymous namespace: no code compiled for this instruction set may leave its object file.
+// Sixteen floats in an AVX-512 register, under the names that the vector kernels (*/vector.inl) are written
+// in. Everything is in an anonymous namespace: no code compiled for this instruction set may leave its object
+// file.
 #pragma once
 
 #include <immintrin.h>
@@ -17,7 +18,9 @@ struct F32x16 {
     static F32x16 broadcast(float x) noexcept { return {_mm512_set1_ps(x)}; }
     static F32x16 load(const float* p) noexcept { return {_mm512_loadu_ps(p)}; }
     // The first n of 1..kWidth floats; the rest is zero, and not read.
-    static F32x16 load_first(const float* p, int64_t n) noexcept { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+    static F32x16 load_first(const float* p, int64_t n) noexcept {
+        return {_mm512_maskz_loadu_ps(first(n), p)};
+    }
     static F32x16 load_half(const uint16_t* p) noexcept {
         return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
     }
@@ -30,7 +33,7 @@ struct F32x16 {
     float sum() const noexcept { return _mm512_reduce_add_ps(value); }
     float max() const noexcept { return _mm512_reduce_max_ps(value); }
 
-private:
+  private:
     static __mmask16 first(int64_t n) noexcept { return static_cast<__mmask16>((1u << n) - 1u); }
 };
 
@@ -40,12 +43,16 @@ inline F32x16 operator*(F32x16 a, F32x16 b) noexcept { return {_mm512_mul_ps(a.v
 inline F32x16 operator/(F32x16 a, F32x16 b) noexcept { return {_mm512_div_ps(a.value, b.value)}; }
 inline F32x16 max(F32x16 a, F32x16 b) noexcept { return {_mm512_max_ps(a.value, b.value)}; }
 inline F32x16 min(F32x16 a, F32x16 b) noexcept { return {_mm512_min_ps(a.value, b.value)}; }
-inline F32x16 multiply_add(F32x16 a, F32x16 b, F32x16 c) noexcept { return {_mm512_fmadd_ps(a.value, b.value, c.value)}; }
+inline F32x16 multiply_add(F32x16 a, F32x16 b, F32x16 c) noexcept {
+    return {_mm512_fmadd_ps(a.value, b.value, c.value)};
+}
 inline F32x16 round(F32x16 a) noexcept {
     return {_mm512_roundscale_ps(a.value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 // a * 2^n, n an integer; results below the normal range become zero or subnormal.
-inline F32x16 scale_by_power_of_two(F32x16 a, F32x16 n) noexcept { return {_mm512_scalef_ps(a.value, n.value)}; }
+inline F32x16 scale_by_power_of_two(F32x16 a, F32x16 n) noexcept {
+    return {_mm512_scalef_ps(a.value, n.value)};
+}
 
 }  // namespace
 }  // namespace pocketvlm

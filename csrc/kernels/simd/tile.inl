@@ -1,4 +1,5 @@
-// The register tile that matrix products and attention share: R rows times N vectors of a vector type V of simd/.
+// The register tile that matrix products and attention share: R rows times N vectors of a vector type V of
+// simd/.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,8 @@ namespace pocketvlm {
 namespace {
 
 // acc[r][n] += sum_i a[r, i] * b[i, n-th vector], one fused multiply-add per i, in the order of i.
-// a: [R, a_stride], b: [k, b_stride]. R * N accumulators, N vectors of b and one of a have to fit the register file.
+// a: [R, a_stride], b: [k, b_stride]. R * N accumulators, N vectors of b and one of a have to fit the
+// register file.
 template <typename V, int R, int N>
 void multiply_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k,
                    V (&acc)[R][N]) noexcept {
@@ -26,7 +28,8 @@ struct RowCount {
     static constexpr int value = R;
 };
 
-// Calls f(RowCount<rows>{}) for rows in 1..R, so that the count of a remainder is a compile-time constant too.
+// Calls f(RowCount<rows>{}) for rows in 1..R, so that the count of a remainder is a compile-time constant
+// too.
 template <int R, typename F>
 void with_row_count(int64_t rows, const F& f) noexcept {
     if constexpr (R > 1) {
