@@ -1,0 +1,91 @@
+"""The thread pool behind every kernel, seen through a matrix product: sizes, many callers, fork, idleness."""
+
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from pocketvlm import _core
+from pocketvlm.errors import InputError
+
+SIDE = 64
+
+
+def resize(pool: _core.ThreadPool, image: np.ndarray) -> np.ndarray:
+    """Work that goes through the pool in many regions."""
+    return _core.preprocess(image, resized=(SIDE, SIDE), split=None, tile_size=32, resample=1, pool=pool)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(6).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025])
+def test_a_size_out_of_range_is_named(threads: int) -> None:
+    with pytest.raises(InputError, match=rf"threads: {threads}, expected 1 to 1024"):
+        _core.ThreadPool(threads)
+
+
+def test_the_default_respects_affinity() -> None:
+    assert 1 <= _core.default_threads() <= len(os.sched_getaffinity(0))
+
+
+def test_more_threads_than_cores_or_work(image: np.ndarray) -> None:
+    alone = resize(_core.ThreadPool(1), image)
+    for threads in (2, 7, 64):
+        assert np.array_equal(resize(_core.ThreadPool(threads), image), alone)
+
+
+def test_callers_queue(image: np.ndarray) -> None:
+    """Many threads may use one pool: its regions run one at a time."""
+    pool = _core.ThreadPool(3)
+    expected = resize(pool, image)
+    wrong: list[int] = []
+
+    def call(index: int) -> None:
+        for _ in range(20):
+            if not np.array_equal(resize(pool, image), expected):
+                wrong.append(index)
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+        assert not caller.is_alive(), "a caller hangs"
+    assert wrong == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_forked_child_has_workers_of_its_own(image: np.ndarray) -> None:
+    pool = _core.ThreadPool(3)
+    expected = resize(pool, image)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if all(np.array_equal(resize(pool, image), expected) for _ in range(5)) else 1)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert np.array_equal(resize(pool, image), expected)
+
+
+def test_an_idle_pool_uses_no_cpu(image: np.ndarray) -> None:
+    """After the work the process sleeps: its clock of CPU time stands all but still, whatever the machine's load."""
+    pool = _core.ThreadPool(4)
+    resize(pool, image)
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(1.0)
+    assert time.process_time() - before < 0.1
