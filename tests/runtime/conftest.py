@@ -1,4 +1,4 @@
-"""What the tests of the runtime share: the real tokenizer, and a model whose answers are written by the test."""
+"""What the tests of the runtime share: the real tokenizer, and a model whose answers a test lays down."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ScriptedBackend:
 
 @pytest.fixture
 def scripted(smolvlm_256m: Path) -> Callable[[str], tuple[Model, ScriptedBackend]]:
-    """Makes a model with the real tokenizer that answers with the tokens of a text; markers become their token."""
+    """Makes a model with the real tokenizer that answers with the tokens of a text, markers included."""
 
     def make(answer: str) -> tuple[Model, ScriptedBackend]:
         processor = Processor(smolvlm_256m)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import json
-import pytest
+from pathlib import Path
 
 from pocketvlm.chat_template import TileGrid, image_markup, render
 from pocketvlm.messages import parse_messages
@@ -14,9 +12,9 @@ from pocketvlm.tokenizer import Segment
 FAKE, GLOBAL, IMAGE = "<fake_token_around_image>", "<global-img>", "<image>"
 
 
-def prompt(messages: object, images: int = 0, grid: TileGrid = TileGrid(0, 0)) -> str:
+def prompt(messages: object, images: int = 0, grid: TileGrid | None = None) -> str:
     parsed = parse_messages(messages, ["a.png"] * images)  # type: ignore[arg-type]
-    return "".join(segment.text for segment in render(parsed, [grid] * images, 2))
+    return "".join(segment.text for segment in render(parsed, [grid or TileGrid(0, 0)] * images, 2))
 
 
 def test_an_unsplit_image() -> None:

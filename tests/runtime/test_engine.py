@@ -1,4 +1,4 @@
-"""The engine: what is decided around a backend, with answers laid down by the test; and the tiny model for real."""
+"""The engine: what it decides around a backend, with answers laid down by the test; and the tiny model."""
 
 from __future__ import annotations
 
