@@ -221,8 +221,9 @@ def _to_float32(raw: bytearray, dtype: str) -> npt.NDArray[np.float32]:
 
 
 def _name_and_revision(folder: Path) -> tuple[str, str]:
-    """Reads model name and commit from the hub's cache layout, or from what `hf download` leaves behind.
+    """Returns what to call the model, and its commit on the hub or "".
 
+    Both are read from the hub's cache layout, or from what `hf download` leaves behind:
     models--{owner}--{name}/snapshots/{commit} in the cache; in a folder of one's own,
     .cache/huggingface/download/config.json.metadata with the commit in its first line.
     """

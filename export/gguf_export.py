@@ -174,7 +174,7 @@ def _write_pair(
     tensor_hashes: dict[str, str] = {}
     unknown = Provenance(source.name, source.revision, pair_id=_UNKNOWN_HASH)
     for job in jobs:
-        infos = [_tensor_info(spec, job.type) for spec in job.specs]
+        infos = [tensor_info(spec, job.type) for spec in job.specs]
         metadata = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in infos])
         with GgufWriter(folder / job.file_name, metadata, infos) as writer:
             for spec, info in zip(job.specs, infos, strict=True):
@@ -191,13 +191,13 @@ def _write_pair(
 
     known = replace(unknown, pair_id=_pair_id(source_hashes))
     for job in jobs:
-        infos = [_tensor_info(spec, job.type) for spec in job.specs]
+        infos = [tensor_info(spec, job.type) for spec in job.specs]
         old = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in infos])
         new = job.make_metadata(known, [f"{info.name}={tensor_hashes[info.name]}" for info in infos])
         replace_metadata(folder / job.file_name, old, new, infos)
 
 
-def _tensor_info(spec: TensorSpec, mostly: QuantType) -> TensorInfo:
+def tensor_info(spec: TensorSpec, mostly: QuantType) -> TensorInfo:
     """Chooses the type of a tensor in a file that is mostly `mostly`, as llama.cpp's converter does."""
     if spec.always_f32:
         type = TYPES["f32"]

@@ -18,7 +18,9 @@ from .safetensors_file import encode_header
 from .synthetic_weights import synthetic_chunks
 from .tensor_map import all_tensors
 
-DEFAULT_SEED = 0
+# Found by trying: the greedy answers of tiny to the prompts of tests/golden are varied, sure of every token
+# by a wide margin, and change when tiles are swapped or positions shifted.
+DEFAULT_SEED = 1785
 
 # What --force may replace: the files of an earlier run.
 _WRITTEN = ("*.json", "NOTICE", "model.safetensors")
