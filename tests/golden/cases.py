@@ -146,15 +146,15 @@ TYPED_MARKERS: dict[str, Case] = {
 # What the tiny model continues, 64 tokens each. Words and seeds are such that no choice among them is a close
 # one.
 GENERATIONS: dict[str, Case] = {
-    "text": ([user("Hello! Who are you?")], [], True),
-    "unsplit": ([user(None, "What do you see?")], [image(48, 64, 2)], False),
-    "split": ([user(None, "What do you see here?")], [image(60, 80, 7)], True),
+    "text": ([user("Tell me a short story about 3 cats.")], [], True),
+    "unsplit": ([user(None, "What is in this picture?")], [image(48, 64, 0)], False),
+    "split": ([user(None, "List all you see.")], [image(60, 80, 1)], True),
     "two images": ([user(None, None, "Which is better?")], [image(60, 80, 4), image(90, 30, 5)], True),
-    "loud eps": ([user(None, "What do you see?")], [image(48, 64, 2)], False),
+    "loud eps": ([user(None, "What is in this picture?")], [image(48, 64, 0)], False),
 }
 
-# Generations of a tiny model whose config.json says something else. The real epsilons are too small against
-# the activations to be missed; these are not.
+# Generations of one token by a tiny model whose config.json says something else. The real epsilons are so small
+# beside the activations that mistaking them would hardly show; these show.
 CONFIG_EDITS: dict[str, dict[str, dict[str, float]]] = {
     "loud eps": {"vision_config": {"layer_norm_eps": 0.5}, "text_config": {"rms_norm_eps": 0.25}},
 }

@@ -1,0 +1,101 @@
+"""Goldens as the tests use them: read, tied to their checkpoint, their images drawn and their prompts made
+ready."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketvlm import _core
+from pocketvlm.config import ProcessorConfig
+from pocketvlm.processor import ImageSize, plan_tiles
+
+from ..golden.images import formula_image, sha256_of_array
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The input of a generation."""
+
+    token_ids: npt.NDArray[np.int32]  # [positions]
+    tiles: npt.NDArray[np.uint8]  # [tiles, S, S, 3]
+    image_token_id: int
+
+    def features(self, engine: _core.Model) -> npt.NDArray[np.float32]:
+        """The engine's own features of the tiles: float32 [image tokens, hidden_size]."""
+        return engine.encode_images(self.tiles).reshape(-1, engine.hidden_size)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A golden: its JSON, and its arrays if it has some."""
+
+    facts: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+
+    def check_source(self, checkpoint: Path) -> None:
+        """Asserts that the checkpoint is the one that the golden was made from, to the byte."""
+        for name, expected in self.facts["sha256"].items():
+            found = hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()
+            assert found == expected, (
+                f"{name} is not what the golden was made from; see tests/golden/README.md"
+            )
+
+    def prompt(self, generation: str, checkpoint: Path) -> Prompt:
+        """Makes the prompt of a generation. Asserts that checkpoint and tiles are the reference's."""
+        self.check_source(checkpoint)
+        facts = self.facts["generations"][generation]
+        config = ProcessorConfig.from_folder(checkpoint)
+        tiles = draw_tiles(facts["images"], config, split=facts["do_image_splitting"])
+        assert len(tiles) == facts["tiles"]
+        if len(tiles):
+            assert sha256_of_array(tiles) == facts["tiles_sha256"]
+        image_token_id = json.loads((checkpoint / "config.json").read_text())["image_token_id"]
+        return Prompt(np.array(facts["prompt_ids"], np.int32), tiles, image_token_id)
+
+
+@functools.cache
+def read_golden(name: str) -> Golden:
+    """Reads tests/golden/{name}.json, and {name}.npz if there is one."""
+    arrays = {}
+    if (GOLDEN / f"{name}.npz").exists():
+        with np.load(GOLDEN / f"{name}.npz") as file:
+            arrays = dict(file)
+    return Golden(json.loads((GOLDEN / f"{name}.json").read_text()), arrays)
+
+
+def draw_tiles(
+    images: list[dict[str, int]], config: ProcessorConfig, *, split: bool
+) -> npt.NDArray[np.uint8]:
+    """Draws the formula images {height, width, seed} and preprocesses them: uint8 [tiles of all, S, S, 3]."""
+    tiles = [np.zeros((0, config.tile_size, config.tile_size, 3), np.uint8)]
+    for image in images:
+        plan = plan_tiles(ImageSize(image["height"], image["width"]), config, split=split)
+        tiles.append(
+            _core.preprocess(
+                formula_image(image["height"], image["width"], image["seed"]),
+                resized=plan.resized,
+                split=plan.split,
+                tile_size=config.tile_size,
+                resample=config.resample,
+                pool=_core.ThreadPool(2),
+            )
+        )
+    return np.concatenate(tiles)
+
+
+@functools.cache
+def open_engine(folder: Path, isa: str, threads: int = 2) -> _core.Model:
+    """Opens an exported folder in the core, once per session, ISA row and number of threads."""
+    (projector,) = folder.glob("mmproj-*.gguf")
+    (text,) = set(folder.glob("*.gguf")) - {projector}
+    return _core.Model(str(text), str(projector), pool=_core.ThreadPool(threads), isa=isa)
