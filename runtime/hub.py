@@ -80,8 +80,8 @@ def find_model_files(folder: Path) -> ModelFiles:
     found: dict[str, list[Path]] = {"llama": [], "clip": []}
     listing = []
     for path in sorted(folder.glob("*.gguf")):
-        architecture = _core.GgufFile(str(path)).metadata.get("general.architecture")
-        found.setdefault(str(architecture), []).append(path)
+        architecture = _core.GgufFile(path).require_string("general.architecture")
+        found.setdefault(architecture, []).append(path)
         listing.append(f"{path.name} ({architecture})")
     texts, projectors = found["llama"], found["clip"]
     if len(texts) != 1 or len(projectors) != 1:
