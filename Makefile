@@ -26,7 +26,7 @@ demo: build/demo/installed $(if $(MODEL),,build/demo/exported)  ## describe a pi
 	  'The weights of this model are synthetic: random numbers in the exact shape of SmolVLM-256M-Instruct.' \
 	  'Times and memory are those of the real model; the answer below is noise. For a real answer, give a' \
 	  'real checkpoint, a folder or a hub id: make demo MODEL=HuggingFaceTB/SmolVLM-256M-Instruct')
-	@printf '\n$$ pocketvlm describe %s -m %s --max-new-tokens 48 --stats\n\n' '$(IMAGE)' $(or $(MODEL),build/demo/model)
+	@printf '\n$$ build/demo/venv/bin/pocketvlm describe %s -m %s --max-new-tokens 48 --stats\n\n' '$(IMAGE)' $(or $(MODEL),build/demo/model)
 	@build/demo/venv/bin/pocketvlm describe '$(IMAGE)' -m $(or $(MODEL),build/demo/model) --max-new-tokens 48 --stats
 
 test: build/test/installed build/llama/installed  ## build the wheel, install it, run every test against it

@@ -14,12 +14,6 @@ from pocketvlm.errors import UnsupportedError
 
 
 @pytest.fixture(scope="session")
-def photo() -> Path:
-    """The example picture of the repository, 1536x1152."""
-    return Path(__file__).parents[2] / "examples" / "photo.jpg"
-
-
-@pytest.fixture(scope="session")
 def model_256m_q8_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic checkpoint of the 256M shape, exported as q8_0: a folder for `pocketvlm describe -m`."""
     folder = tmp_path_factory.mktemp("model-256m")
