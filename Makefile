@@ -12,7 +12,7 @@ SHELL := bash
 
 PACKAGES := $(shell find runtime export benchmarks csrc -type f -not -name '*.pyc')
 SOURCES := $(PACKAGES) setup.py pyproject.toml CMakeLists.txt README.md LICENSE
-CXX_FILES := $(filter %.cc %.h,$(PACKAGES))
+CXX_FILES := $(filter %.cc %.h %.inl,$(PACKAGES))
 WHEEL := build/wheels/pocketvlm-*.whl
 PIP = bin/pip --disable-pip-version-check --quiet
 
