@@ -130,7 +130,7 @@ def _download(repo_id: str, patterns: list[str], revision: str | None) -> Path |
     """Returns the folder of a snapshot in the hub's cache; None if it is not there, nor the hub reachable."""
     # Slow to import, and needed for hub ids only.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
@@ -138,13 +138,18 @@ def _download(repo_id: str, patterns: list[str], revision: str | None) -> Path |
         )
     except LocalEntryNotFoundError:
         return None
-    except (HFValidationError, RepositoryNotFoundError) as error:
-        raise InputError(f"{repo_id}: no such folder, and not on the hub: {error}") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{repo_id}: no such folder, and the hub refuses it: {reason}") from error
+    except (
+        Exception
+    ) as error:  # the network stack below, and so its errors, changes between versions of the hub
+        raise UnsupportedError(f"{repo_id}: cannot be downloaded: {error}") from error
 
 
 def _offline_message(repo_id: str) -> str:
     return (
-        f"{repo_id}: nothing is cached, and the hub cannot be reached (or holds no .safetensors of it). "
+        f"{repo_id}: no such folder, nothing cached, and the hub unreachable or without .safetensors of it. "
         f"Where there is a network, run: hf download {repo_id} --local-dir FOLDER; then pass that folder"
     )
 
@@ -176,7 +181,12 @@ def _newest_conversion(name: str, type: str) -> Path | None:
 def _convert(checkpoint: Path, name: str, identity: str, type: str) -> Path:
     """Converts a checkpoint unless that was done before. Of several processes one does it, others wait."""
     target = _conversion_folder(name, identity, type)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{target.parent}: cannot be made: {error}; POCKETVLM_CACHE names another"
+        ) from error
     with filelock.FileLock(f"{target}.lock"):
         if target.is_dir():
             return target

@@ -87,9 +87,7 @@ def test_without_a_model_offline_it_says_what_to_do(photo: Path, tmp_path: Path)
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "POCKETVLM_CACHE": str(tmp_path)}
     result = run("describe", photo, POCKETVLM_MODEL="", **offline)
     assert result.returncode == 1
-    assert result.stderr.startswith(
-        "pocketvlm: error: HuggingFaceTB/SmolVLM-256M-Instruct: nothing is cached"
-    )
+    assert result.stderr.startswith(f"pocketvlm: error: {cli.DEFAULT_MODEL}: no such folder, nothing cached")
     assert "hf download" in result.stderr
 
 

@@ -124,6 +124,17 @@ def test_a_prompt_beyond_the_context_is_refused_before_anything_is_encoded(scrip
     assert backend.tiles == []
 
 
+def test_a_prompt_that_fills_the_context_gets_one_token(tiny_f32: Path) -> None:
+    model = pocketvlm.load(tiny_f32)
+    context_length = model.config.text.max_position_embeddings
+    fixed = model.generate("", max_new_tokens=1).prompt_tokens
+    result = model.generate("7" * (context_length - fixed), ignore_eos=True)
+    assert result.prompt_tokens == context_length
+    assert (len(result.token_ids), result.finish_reason) == (1, "length")
+    with pytest.raises(ContextLengthError):
+        model.generate("7" * (context_length - fixed + 1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

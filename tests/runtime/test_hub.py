@@ -242,7 +242,7 @@ def test_offline_what_was_converted_is_used(cache: Path, fake_hub: FakeHub) -> N
     assert hub.resolve("someone/tiny") == first
     shutil.rmtree(fake_hub.snapshot)
     assert hub.resolve("someone/tiny") == first
-    with pytest.raises(UnsupportedError, match="nothing is cached"):
+    with pytest.raises(UnsupportedError, match="nothing cached"):
         hub.resolve("someone/tiny", type="f32")
 
 
@@ -261,13 +261,33 @@ def test_a_repository_that_is_not_there_is_an_input_error(
     def not_found(*args: Any, **options: Any) -> str:
         error = RepositoryNotFoundError.__new__(
             RepositoryNotFoundError
-        )  # needs a response of the hub otherwise
-        Exception.__init__(error, "404")
+        )  # else it needs a response of the hub
+        Exception.__init__(error, "404\n\nnot found")
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", not_found)
-    with pytest.raises(InputError, match="someone/tiny: no such folder, and not on the hub"):
+    with pytest.raises(
+        InputError, match="someone/tiny: no such folder, and the hub refuses it: 404 not found"
+    ):
         hub.resolve("someone/tiny")
+
+
+def test_a_download_that_breaks_off_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **options: Any) -> str:
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(UnsupportedError, match="someone/tiny: cannot be downloaded: reset by peer"):
+        hub.resolve("someone/tiny")
+
+
+def test_a_cache_that_cannot_be_made_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POCKETVLM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"cannot be made.*POCKETVLM_CACHE names another"):
+        hub.resolve(checkpoint)
 
 
 def test_the_real_hub_client_offline_with_nothing_cached_says_what_to_do(cache: Path) -> None:
@@ -277,5 +297,7 @@ def test_the_real_hub_client_offline_with_nothing_cached_says_what_to_do(cache: 
         [sys.executable, "-P", "-c", code], env=environment, check=False, capture_output=True, text=True
     )
     last_line = result.stderr.splitlines()[-1]
-    assert last_line.startswith("pocketvlm.errors.UnsupportedError: someone/tiny: nothing is cached")
+    assert last_line.startswith(
+        "pocketvlm.errors.UnsupportedError: someone/tiny: no such folder, nothing cached"
+    )
     assert "hf download someone/tiny" in last_line
