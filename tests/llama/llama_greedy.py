@@ -1,11 +1,12 @@
-"""Runs an exported pair in llama.cpp: loads both files, tokenizes, and decodes greedily from given embeddings.
+"""Runs an exported pair in llama.cpp: loads both files, tokenizes, and decodes greedily from given
+embeddings.
 
     python llama_greedy.py TEXT.gguf MMPROJ.gguf REQUEST.npz ANSWER.json
 
-A script of its own, because llama-cpp-python lives in another virtual environment than the tests. REQUEST.npz holds
-"texts" (JSON, a list of strings to tokenize), "max_new_tokens" and one array "prompt/{name}" [positions, hidden]
-float32 for each prompt. ANSWER.json gets what llama.cpp made of them. Only the low-level API is used: nothing stands
-between the test and llama.cpp's own functions.
+A script of its own, because llama-cpp-python lives in another virtual environment than the tests. REQUEST.npz
+holds "texts" (JSON, a list of strings to tokenize), "max_new_tokens" and one array "prompt/{name}"
+[positions, hidden] float32 for each prompt. ANSWER.json gets what llama.cpp made of them. Only the low-level
+API is used: nothing stands between the test and llama.cpp's own functions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ GGML_TYPE_F32 = 0
 
 
 def main(arguments: list[str]) -> int:
-    """Answers one request. Returns the exit code: 1 if llama.cpp refuses a file or a batch (it says why on stderr)."""
+    """Answers one request. Returns the exit code: 1 if llama.cpp refuses a file or a batch (it says why on
+    stderr)."""
     text_path, projector_path, request_path, answer_path = map(Path, arguments)
     request = np.load(request_path)
     texts: list[str] = json.loads(str(request["texts"]))
@@ -98,19 +100,15 @@ def new_context(model: Any) -> Iterator[Any]:
 
 def greedy(
     context: Any, embeddings: npt.NDArray[np.float32], vocab_size: int, max_new_tokens: int
-) -> dict[str, Any]:
-    """Feeds embeddings [positions, hidden] as the prompt, then each chosen token by its id; ignores stop tokens.
-
-    Returns:
-        "token_ids" [max_new_tokens], and "logits_rms" of the prompt's last position, for scale.
-    """
+) -> list[int]:
+    """Feeds embeddings [positions, hidden] as the prompt, then each chosen token by its id; ignores stop
+    tokens."""
     positions, hidden = embeddings.shape
     prompt = llama_cpp.llama_batch_init(positions, hidden, 1)
     ctypes.memmove(prompt.embd, np.ascontiguousarray(embeddings, np.float32).ctypes.data, embeddings.size * 4)
     _number(prompt, first_position=0, count=positions)
     logits = _decode(context, prompt, vocab_size)
     llama_cpp.llama_batch_free(prompt)
-    rms = float(np.sqrt(np.mean(logits.astype(np.float64) ** 2)))
 
     step = llama_cpp.llama_batch_init(1, 0, 1)
     token_ids: list[int] = []
@@ -122,7 +120,7 @@ def greedy(
         _number(step, first_position=positions + len(token_ids) - 1, count=1)
         logits = _decode(context, step, vocab_size)
     llama_cpp.llama_batch_free(step)
-    return {"token_ids": token_ids, "logits_rms": rms}
+    return token_ids
 
 
 def _number(batch: Any, *, first_position: int, count: int) -> None:
