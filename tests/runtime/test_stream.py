@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+import pocketvlm
 from pocketvlm.engine import Model
 from pocketvlm.errors import BackendError, Cancelled, InputError
 
@@ -124,6 +125,26 @@ def test_an_error_of_the_generation_reaches_the_reader(scripted: Scripted) -> No
     with pytest.raises(BackendError, match="out of order"):
         _ = stream.result
     assert list(stream) == []
+
+
+def test_close_cancels_while_images_are_encoded(tiny_f32: Path, photo: Path) -> None:
+    model = pocketvlm.load(tiny_f32, threads=1)
+    encoding, closing = threading.Event(), threading.Event()
+    seen: list[tuple[str, int, int]] = []
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        seen.append((stage, done, total))
+        encoding.set()
+        closing.wait(5)
+        time.sleep(0.05)  # close() sets the flag at once, and then waits for us
+
+    stream = model.stream("What?", images=[photo], on_progress=on_progress)
+    assert encoding.wait(5)
+    closing.set()
+    stream.close()
+    assert {stage for stage, _, _ in seen} == {"vision"}
+    assert all(done < total for _, done, total in seen)
+    assert len(model.generate("What?", max_new_tokens=3, ignore_eos=True).token_ids) == 3
 
 
 def run_python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
