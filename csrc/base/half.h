@@ -10,6 +10,14 @@
 
 namespace pocketvlm {
 
+// A stored 16-bit float; which of the two formats it has is in its type.
+struct Float16 {
+    std::uint16_t bits;
+};
+struct BFloat16 {
+    std::uint16_t bits;
+};
+
 static inline float float_from_bits(uint32_t bits) noexcept {
     float value;
     std::memcpy(&value, &bits, sizeof(value));

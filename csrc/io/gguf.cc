@@ -400,8 +400,8 @@ const GgufTensor& GgufFile::require(std::string_view name, const std::vector<int
     return *tensor;
 }
 
-void GgufFile::give_back(const GgufTensor& tensor) const noexcept {
-    file_.give_back(static_cast<size_t>(tensor.data - file_.data()), tensor.nbytes);
+void GgufFile::give_back(const uint8_t* data, size_t nbytes) const noexcept {
+    file_.give_back(static_cast<size_t>(data - file_.data()), nbytes);
 }
 
 }  // namespace pocketvlm

@@ -138,8 +138,9 @@ class GgufFile {
     const GgufTensor* find(std::string_view name) const noexcept;
     const GgufTensor& require(std::string_view name, const std::vector<int64_t>& ne) const;
 
-    // Lets the system take back the tensor's mapped pages once it has been packed; it stays readable.
-    void give_back(const GgufTensor& tensor) const noexcept;
+    // Lets the system take back mapped pages, of a tensor or a part of one, once they have been packed; they
+    // stay readable.
+    void give_back(const uint8_t* data, size_t nbytes) const noexcept;
 
   private:
     // A missing key is nullptr or a FormatError; a value of another type is a FormatError.

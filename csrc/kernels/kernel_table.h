@@ -19,8 +19,11 @@ struct KernelTable {
     const char* isa;
     bool (*runs_on)(const CpuFeatures& features);
 
-    GemmF32Kernel gemm_f32;
+    GemmFloatKernel gemm_f32;
+    GemmFloatKernel gemm_f16;
+    GemmFloatKernel gemm_bf16;
     GemmI8Kernel gemm_i8;
+    GemmI4Kernel gemm_i4;
     QuantizeRowI8 quantize_row_i8;
     AttendBlock attend_block;
     LayerNorm layer_norm;

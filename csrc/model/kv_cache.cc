@@ -62,7 +62,7 @@ KeyValueBlock KvCache::load(const KernelTable& kernels, int64_t layer, int64_t h
     const std::byte* stored = blocks_[static_cast<size_t>(block)].data() + offset(layer, head);
     const auto* floats = reinterpret_cast<const float*>(stored);
     if (type_ == KvType::f16) {
-        kernels.float_from_half(reinterpret_cast<const uint16_t*>(stored), block_floats(), scratch);
+        kernels.float_from_half(reinterpret_cast<const Float16*>(stored), block_floats(), scratch);
         floats = scratch;
     }
     return {floats, floats + head_dim_ * kKeyBlock};

@@ -11,56 +11,91 @@ namespace {
 // Rows of activations per task of a matrix product: a multiple of every kernel's register tile.
 constexpr int64_t kRowBlock = 96;
 
+// Stored bytes that are packed between two reports: what a tensor holds twice while it is packed.
+constexpr size_t kSliceBytes = size_t{4} << 20;
+
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-size_t f32_panel_bytes(int64_t k, int nr) { return static_cast<size_t>(k) * nr * sizeof(float); }
-size_t i8_panel_bytes(int64_t k, int nr) {
-    return static_cast<size_t>(ceil_divide(k, kI8Block) * i8_panel_block_bytes(nr));
-}
-
 int panel_columns(PackedType type, const KernelTable& kernels) {
-    return type == PackedType::i8 ? kernels.gemm_i8.nr : kernels.gemm_f32.nr;
+    switch (type) {
+        case PackedType::f32:
+            return kernels.gemm_f32.nr;
+        case PackedType::f16:
+            return kernels.gemm_f16.nr;
+        case PackedType::bf16:
+            return kernels.gemm_bf16.nr;
+        case PackedType::i8:
+            return kernels.gemm_i8.nr;
+        case PackedType::i4:
+            return kernels.gemm_i4.nr;
+    }
+    return 0;
 }
 
 size_t panel_bytes(PackedType type, int64_t k, const KernelTable& kernels) {
     const int nr = panel_columns(type, kernels);
-    return type == PackedType::i8 ? i8_panel_bytes(k, nr) : f32_panel_bytes(k, nr);
+    switch (type) {
+        case PackedType::f32:
+            return static_cast<size_t>(k * nr) * sizeof(float);
+        case PackedType::f16:
+        case PackedType::bf16:
+            return static_cast<size_t>(k * nr) * sizeof(uint16_t);
+        case PackedType::i8:
+            return static_cast<size_t>(ceil_divide(k, kI8Block) * i8_panel_block_bytes(nr));
+        case PackedType::i4:
+            return static_cast<size_t>(ceil_divide(k, kI8Block) * i4_panel_block_bytes(nr));
+    }
+    return 0;
 }
 
-// Fills one panel [k, nr] from rows first .. of the tensor; columns without a row are zero.
-void pack_f32_panel(const GgufTensor& tensor, int64_t first, int nr, float* panel) {
+// Fills one panel [k, nr] of floats, as they are stored, from rows first .. of the tensor; columns without a
+// row are zero.
+template <typename T>
+void pack_float_panel(const GgufTensor& tensor, int64_t first, int nr, std::byte* bytes) {
+    auto* panel = reinterpret_cast<T*>(bytes);
     const int64_t k = tensor.ne[0];
-    const size_t stride = static_cast<size_t>(row_bytes(tensor.type, k));
-    std::vector<float> row(static_cast<size_t>(k));
+    const auto* rows = reinterpret_cast<const T*>(tensor.data);
     for (int c = 0; c < nr; ++c) {
-        if (first + c < tensor.num_rows()) {
-            dequantize_row(tensor.type, tensor.data + static_cast<size_t>(first + c) * stride, row.data(), k);
-        } else {
-            std::fill(row.begin(), row.end(), 0.0f);
-        }
-        for (int64_t i = 0; i < k; ++i) panel[i * nr + c] = row[static_cast<size_t>(i)];
+        const bool is_row = first + c < tensor.num_rows();
+        for (int64_t i = 0; i < k; ++i) panel[i * nr + c] = is_row ? rows[(first + c) * k + i] : T{};
     }
 }
 
-// Fills one panel of [k / 32] blocks from rows first .. of a q8_0 tensor; columns without a row have scale
-// zero.
-void pack_i8_panel(const GgufTensor& tensor, int64_t first, const GemmI8Kernel& kernel, std::byte* panel) {
-    const int nr = kernel.nr;
+// Fills one panel of blocks from rows first .. of the tensor; columns without a row have scale zero. `byte`
+// turns a stored byte into a packed one. Both keep four neighbouring bytes of a block together.
+template <typename Block, typename ByteOf>
+void pack_block_panel(const GgufTensor& tensor, int64_t first, int nr, std::byte* panel, const ByteOf& byte) {
+    constexpr int kBytes = static_cast<int>(sizeof(Block::qs));
     const int64_t num_blocks = tensor.ne[0] / kI8Block;
-    const auto* rows = reinterpret_cast<const block_q8_0*>(tensor.data);
-    constexpr block_q8_0 kZero{};
+    const auto* rows = reinterpret_cast<const Block*>(tensor.data);
+    constexpr Block kZero{};
     for (int64_t b = 0; b < num_blocks; ++b) {
-        std::byte* scales = panel + b * i8_panel_block_bytes(nr);
+        std::byte* scales = panel + b * nr * static_cast<int64_t>(sizeof(Block));
         std::byte* weights = scales + 2 * nr;
         for (int c = 0; c < nr; ++c) {
-            const block_q8_0& block =
-                first + c < tensor.num_rows() ? rows[(first + c) * num_blocks + b] : kZero;
+            const Block& block = first + c < tensor.num_rows() ? rows[(first + c) * num_blocks + b] : kZero;
             std::memcpy(scales + 2 * c, &block.d, sizeof block.d);
-            for (int i = 0; i < kI8Block; ++i) {
-                weights[(i / 4) * 4 * nr + 4 * c + i % 4] =
-                    static_cast<std::byte>(block.qs[i] + kernel.weight_offset);
-            }
+            for (int i = 0; i < kBytes; ++i) weights[(i / 4) * 4 * nr + 4 * c + i % 4] = byte(block.qs[i]);
         }
+    }
+}
+
+void pack_panel(PackedType type, const GgufTensor& tensor, int64_t first, const KernelTable& kernels,
+                std::byte* panel) {
+    const int nr = panel_columns(type, kernels);
+    switch (type) {
+        case PackedType::f32:
+            return pack_float_panel<float>(tensor, first, nr, panel);
+        case PackedType::f16:
+        case PackedType::bf16:
+            return pack_float_panel<uint16_t>(tensor, first, nr, panel);
+        case PackedType::i8:
+            return pack_block_panel<block_q8_0>(tensor, first, nr, panel, [&](int8_t weight) {
+                return static_cast<std::byte>(weight + kernels.gemm_i8.weight_offset);
+            });
+        case PackedType::i4:
+            return pack_block_panel<block_q4_0>(tensor, first, nr, panel,
+                                                [](uint8_t pair) { return static_cast<std::byte>(pair); });
     }
 }
 
@@ -75,15 +110,18 @@ void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t block,
 PackedType packed_type_of(const std::string& path, const GgufTensor& tensor) {
     switch (tensor.type) {
         case QuantType::F32:
-        case QuantType::F16:
-        case QuantType::BF16:
             return PackedType::f32;
+        case QuantType::F16:
+            return PackedType::f16;
+        case QuantType::BF16:
+            return PackedType::bf16;
         case QuantType::Q8_0:
             return PackedType::i8;
-        default:
-            throw UnsupportedError(concat(path, ": tensor ", tensor.name, ": type ", traits(tensor.type).name,
-                                          " cannot run, expected f32, f16, bf16 or q8_0"));
+        case QuantType::Q4_0:
+            return PackedType::i4;
     }
+    throw UnsupportedError(
+        concat(path, ": tensor ", tensor.name, ": type ", traits(tensor.type).name, " cannot run"));
 }
 
 size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable& kernels) {
@@ -91,23 +129,31 @@ size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable
     return static_cast<size_t>(num_panels) * panel_bytes(type, tensor.ne[0], kernels);
 }
 
-PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute) {
-    PackedWeight packed;
-    packed.type = type;
-    packed.n = tensor.num_rows();
-    packed.k = tensor.ne[0];
-    packed.panels = AlignedBuffer<std::byte>(packed_bytes(type, tensor, compute.kernels));
-    const int nr = panel_columns(packed.type, compute.kernels);
-    const size_t stride = panel_bytes(packed.type, packed.k, compute.kernels);
-    compute.pool.parallel_for(ceil_divide(packed.n, nr), [&](int64_t p) {
-        std::byte* panel = packed.panels.data() + static_cast<size_t>(p) * stride;
-        if (packed.type == PackedType::i8) {
-            pack_i8_panel(tensor, p * nr, compute.kernels.gemm_i8, panel);
-        } else {
-            pack_f32_panel(tensor, p * nr, nr, reinterpret_cast<float*>(panel));
-        }
-    });
-    return packed;
+PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute,
+                         const std::function<void(const uint8_t* bytes, size_t count)>& packed) {
+    PackedWeight weight;
+    weight.type = type;
+    weight.n = tensor.num_rows();
+    weight.k = tensor.ne[0];
+    weight.panels = AlignedBuffer<std::byte>(packed_bytes(type, tensor, compute.kernels));
+    const int64_t nr = panel_columns(type, compute.kernels);
+    const size_t stride = panel_bytes(type, weight.k, compute.kernels);
+    const auto stored_row = static_cast<size_t>(row_bytes(tensor.type, weight.k));
+    const int64_t num_panels = ceil_divide(weight.n, nr);
+    const int64_t slice =
+        std::max<int64_t>(1, static_cast<int64_t>(kSliceBytes / (stored_row * static_cast<size_t>(nr))));
+    for (int64_t first = 0; first < num_panels; first += slice) {
+        const int64_t panels = std::min(slice, num_panels - first);
+        compute.pool.parallel_for(panels, [&](int64_t p) {
+            pack_panel(type, tensor, (first + p) * nr, compute.kernels,
+                       weight.panels.data() + static_cast<size_t>(first + p) * stride);
+        });
+        const int64_t row = first * nr, rows = std::min(panels * nr, weight.n - row);
+        if (packed)
+            packed(tensor.data + static_cast<size_t>(row) * stored_row,
+                   static_cast<size_t>(rows) * stored_row);
+    }
+    return weight;
 }
 
 void Activations::set(const Compute& compute, std::initializer_list<const Linear*> users, const float* x,
@@ -115,7 +161,7 @@ void Activations::set(const Compute& compute, std::initializer_list<const Linear
     x_ = x;
     rows_ = rows;
     if (std::none_of(users.begin(), users.end(),
-                     [](const Linear* user) { return user->weight.type == PackedType::i8; })) {
+                     [](const Linear* user) { return takes_i8_activations(user->weight.type); })) {
         return;
     }
     const int64_t k = (*users.begin())->weight.k;
@@ -150,11 +196,20 @@ void Linear::run(const Compute& compute, const Activations& x, float* y, bool ac
         const GemmOutput output{y + row * weight.n + column, weight.n,
                                 std::min<int64_t>(nr, weight.n - column),
                                 bias.empty() ? nullptr : bias.data() + column, accumulate};
-        if (weight.type == PackedType::i8) {
-            kernels.gemm_i8.run(x.i8(row, rows), panel, output);
-        } else {
-            kernels.gemm_f32.run(x.x() + row * weight.k, weight.k, rows,
-                                 reinterpret_cast<const float*>(panel), weight.k, output);
+        const auto run_float = [&](const GemmFloatKernel& kernel) {
+            kernel.run(x.x() + row * weight.k, weight.k, rows, panel, weight.k, output);
+        };
+        switch (weight.type) {
+            case PackedType::f32:
+                return run_float(kernels.gemm_f32);
+            case PackedType::f16:
+                return run_float(kernels.gemm_f16);
+            case PackedType::bf16:
+                return run_float(kernels.gemm_bf16);
+            case PackedType::i8:
+                return kernels.gemm_i8.run(x.i8(row, rows), panel, output);
+            case PackedType::i4:
+                return kernels.gemm_i4.run(x.i8(row, rows), panel, output);
         }
     });
 }

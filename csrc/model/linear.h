@@ -26,7 +26,12 @@ void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t block,
                     const std::function<void(int64_t first, int64_t count)>& task);
 
 // Types on disk unpack exactly into few packed types; only these have kernels.
-enum class PackedType { f32, i8 };
+enum class PackedType { f32, f16, bf16, i8, i4 };
+
+// Whether products with such weights read quantised activations.
+constexpr bool takes_i8_activations(PackedType type) {
+    return type == PackedType::i8 || type == PackedType::i4;
+}
 
 // Throws UnsupportedError, naming the file and the tensor, for a disk type that cannot run.
 PackedType packed_type_of(const std::string& path, const GgufTensor& tensor);
@@ -42,8 +47,10 @@ struct PackedWeight {
 // Bytes that a tensor of ne[0] = k and num_rows() = n takes once packed.
 size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable& kernels);
 
-// Packs a tensor in parallel. `type` is its packed_type_of.
-PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute);
+// Packs a tensor in parallel. `type` is its packed_type_of. `packed` hears of each piece of the tensor's
+// stored bytes once it is no longer needed.
+PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute,
+                         const std::function<void(const uint8_t* bytes, size_t count)>& packed = {});
 
 struct Linear;
 

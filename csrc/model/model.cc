@@ -16,7 +16,8 @@ std::string layer_name(const char* prefix, int64_t layer, const char* name) {
     return concat(prefix, layer, ".", name);
 }
 
-// Takes tensors out of one file, counting them for the progress callback.
+// Takes tensors out of one file, counting them for the progress callback. Mapped pages are given back as soon
+// as they are packed, so that little is held twice.
 class Loader {
   public:
     Loader(const GgufFile& file, const Compute& compute, const std::function<void()>& loaded,
@@ -33,7 +34,8 @@ class Loader {
         }
         std::vector<float> values(static_cast<size_t>(n));
         dequantize_row(tensor->type, tensor->data, values.data(), n);
-        finish(*tensor, values.size() * sizeof(float));
+        file_.give_back(tensor->data, tensor->nbytes);
+        finish(values.size() * sizeof(float));
         return values;
     }
 
@@ -49,15 +51,15 @@ class Loader {
 
     Linear packed(const GgufTensor& tensor) const {
         Linear product;
-        product.weight = pack_weight(packed_type_of(file_.path(), tensor), tensor, compute_);
-        finish(tensor, product.weight.panels.bytes());
+        product.weight =
+            pack_weight(packed_type_of(file_.path(), tensor), tensor, compute_,
+                        [&](const uint8_t* bytes, size_t count) { file_.give_back(bytes, count); });
+        finish(product.weight.panels.bytes());
         return product;
     }
 
   private:
-    // Gives the mapped pages back as soon as a tensor is taken, so that it is not held twice for long.
-    void finish(const GgufTensor& tensor, size_t bytes) const {
-        file_.give_back(tensor);
+    void finish(size_t bytes) const {
         weight_bytes_ += bytes;
         loaded_();
     }

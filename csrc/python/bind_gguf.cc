@@ -113,7 +113,10 @@ void require_tensor(const GgufFile& file, const std::string& name, const std::ve
     file.require(name, ne);
 }
 
-void give_back(const GgufFile& file, const std::string& name) { file.give_back(tensor_of(file, name)); }
+void give_back(const GgufFile& file, const std::string& name) {
+    const GgufTensor& tensor = tensor_of(file, name);
+    file.give_back(tensor.data, tensor.nbytes);
+}
 
 py::array_t<float> dequantize(const std::string& type_name, const py::object& blocks) {
     const py::array_t<uint8_t> src = checked_array<uint8_t>(blocks, "blocks", {"nbytes"});

@@ -178,14 +178,14 @@ py::array_t<float> rope_interleaved(const std::string& isa, const py::object& x,
 py::array_t<uint16_t> half_from_float(const std::string& isa, const py::object& x) {
     const py::array_t<float> values = checked_array<float>(x, "x", {"n"});
     Guarded<uint16_t> halves(values.size());
-    row(isa).half_from_float(values.data(), values.size(), halves.data());
+    row(isa).half_from_float(values.data(), values.size(), reinterpret_cast<Float16*>(halves.data()));
     return halves.to_python();
 }
 
 py::array_t<float> float_from_half(const std::string& isa, const py::object& x) {
     const py::array_t<uint16_t> halves = checked_array<uint16_t>(x, "x", {"n"});
     Guarded<float> values(halves.size());
-    row(isa).float_from_half(halves.data(), halves.size(), values.data());
+    row(isa).float_from_half(reinterpret_cast<const Float16*>(halves.data()), halves.size(), values.data());
     return values.to_python();
 }
 

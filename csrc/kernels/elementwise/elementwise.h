@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "base/half.h"
+
 namespace pocketvlm {
 
 // y[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i], the variance over n (not n - 1). y
@@ -25,8 +27,8 @@ using RopeInterleaved = void (*)(float* x, const float* cosine, const float* sin
                                  float scale) noexcept;
 
 // Exact; y[i] rounded to nearest, ties to even.
-using HalfFromFloat = void (*)(const float* x, int64_t n, uint16_t* y) noexcept;
-using FloatFromHalf = void (*)(const uint16_t* x, int64_t n, float* y) noexcept;
+using HalfFromFloat = void (*)(const float* x, int64_t n, Float16* y) noexcept;
+using FloatFromHalf = void (*)(const Float16* x, int64_t n, float* y) noexcept;
 
 namespace scalar {
 void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
@@ -35,8 +37,8 @@ void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, flo
 void gelu_tanh(float* x, int64_t n) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;
 void rope_interleaved(float* x, const float* cosine, const float* sine, int64_t n, float scale) noexcept;
-void half_from_float(const float* x, int64_t n, uint16_t* y) noexcept;
-void float_from_half(const uint16_t* x, int64_t n, float* y) noexcept;
+void half_from_float(const float* x, int64_t n, Float16* y) noexcept;
+void float_from_half(const Float16* x, int64_t n, float* y) noexcept;
 }  // namespace scalar
 
 namespace avx2 {
@@ -45,8 +47,8 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
 void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
 void gelu_tanh(float* x, int64_t n) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;
-void half_from_float(const float* x, int64_t n, uint16_t* y) noexcept;
-void float_from_half(const uint16_t* x, int64_t n, float* y) noexcept;
+void half_from_float(const float* x, int64_t n, Float16* y) noexcept;
+void float_from_half(const Float16* x, int64_t n, float* y) noexcept;
 }  // namespace avx2
 
 namespace avx512 {
@@ -55,8 +57,8 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
 void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
 void gelu_tanh(float* x, int64_t n) noexcept;
 void silu_mul(float* gate, const float* up, int64_t n) noexcept;
-void half_from_float(const float* x, int64_t n, uint16_t* y) noexcept;
-void float_from_half(const uint16_t* x, int64_t n, float* y) noexcept;
+void half_from_float(const float* x, int64_t n, Float16* y) noexcept;
+void float_from_half(const Float16* x, int64_t n, float* y) noexcept;
 }  // namespace avx512
 
 }  // namespace pocketvlm

@@ -43,12 +43,12 @@ void rope_interleaved(float* x, const float* cosine, const float* sine, int64_t 
     }
 }
 
-void half_from_float(const float* x, int64_t n, uint16_t* y) noexcept {
-    for (int64_t i = 0; i < n; ++i) y[i] = fp32_to_fp16(x[i]);
+void half_from_float(const float* x, int64_t n, Float16* y) noexcept {
+    for (int64_t i = 0; i < n; ++i) y[i].bits = fp32_to_fp16(x[i]);
 }
 
-void float_from_half(const uint16_t* x, int64_t n, float* y) noexcept {
-    for (int64_t i = 0; i < n; ++i) y[i] = fp16_to_fp32(x[i]);
+void float_from_half(const Float16* x, int64_t n, float* y) noexcept {
+    for (int64_t i = 0; i < n; ++i) y[i] = fp16_to_fp32(x[i].bits);
 }
 
 }  // namespace pocketvlm::scalar

@@ -81,17 +81,17 @@ void silu_mul_vector(float* gate, const float* up, int64_t n) noexcept {
 }
 
 template <typename V>
-void half_from_float_vector(const float* x, int64_t n, uint16_t* y) noexcept {
+void half_from_float_vector(const float* x, int64_t n, Float16* y) noexcept {
     int64_t i = 0;
-    for (; i + V::kWidth <= n; i += V::kWidth) V::load(x + i).store_half(y + i);
-    for (; i < n; ++i) y[i] = fp32_to_fp16(x[i]);
+    for (; i + V::kWidth <= n; i += V::kWidth) V::load(x + i).store(y + i);
+    for (; i < n; ++i) y[i].bits = fp32_to_fp16(x[i]);
 }
 
 template <typename V>
-void float_from_half_vector(const uint16_t* x, int64_t n, float* y) noexcept {
+void float_from_half_vector(const Float16* x, int64_t n, float* y) noexcept {
     int64_t i = 0;
-    for (; i + V::kWidth <= n; i += V::kWidth) V::load_half(x + i).store(y + i);
-    for (; i < n; ++i) y[i] = fp16_to_fp32(x[i]);
+    for (; i + V::kWidth <= n; i += V::kWidth) V::load(x + i).store(y + i);
+    for (; i < n; ++i) y[i] = fp16_to_fp32(x[i].bits);
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 //
 // Weights are packed once, at load, into panels of nr columns (output features); a call computes one panel.
 // The last panel of a matrix is padded with zero weights, and `columns` says how many of its columns are
-// real. Close, not exact: the order of float additions over k is each row's own; it never depends on `rows`
-// or on threads.
+// real. Close, not exact: the order of float additions over k is each instruction set's own; it never depends
+// on `rows` or on threads.
 #pragma once
 
 #include <cstddef>
@@ -22,16 +22,17 @@ struct GemmOutput {
     bool accumulate;    // add to what y holds
 };
 
-// panel: [k, nr] float32, 64-byte aligned. x: [rows, x_stride].
-using GemmF32 = void (*)(const float* x, int64_t x_stride, int64_t rows, const float* panel, int64_t k,
-                         const GemmOutput& output) noexcept;
+// Weights in a float format, activations in float32. panel: [k, nr], 64-byte aligned. x: [rows, x_stride].
+using GemmFloat = void (*)(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+                           const GemmOutput& output) noexcept;
 
-struct GemmF32Kernel {
-    GemmF32 run;
+struct GemmFloatKernel {
+    GemmFloat run;
     int nr;
 };
 
-// Activations in blocks of 32 along k, as quantize_row_i8 writes them. num_blocks = k / 32.
+// Activations in blocks of 32 along k, as quantize_row_i8 writes them. num_blocks = ceil(k / 32).
+constexpr int kI8Block = 32;
 struct I8Rows {
     const int8_t* values;  // [rows, num_blocks, 32]
     const float* scales;   // [rows, num_blocks]
@@ -40,11 +41,14 @@ struct I8Rows {
     int64_t num_blocks;
 };
 
-constexpr int kI8Block = 32;
-
-// panel: for each block of 32 along k: [nr] float16 scales, then [8, nr, 4] bytes: column c's weights k = 4 i
-// .. 4 i + 3 at [i, c, :], stored as w + weight_offset (0: signed bytes; 128: unsigned bytes). The dot
-// product of a block is exact.
+// Weights in blocks of 32 along k with a float16 scale each; the integer dot product of a block is exact.
+// panel: for each block, [nr] scales and then the bytes:
+//   int8: [8, nr, 4], column c's weights 4 i .. 4 i + 3 at [i, c, :], stored as w + weight_offset (0: signed
+//   bytes;
+//         128: unsigned bytes)
+//   int4: [4, nr, 4], column c's weights 4 i .. 4 i + 3 in the low halves at [i, c, :], 16 + 4 i .. in the
+//   high
+//         halves, stored as w + 8, as q4_0 has them
 using GemmI8 = void (*)(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
 
 struct GemmI8Kernel {
@@ -53,32 +57,54 @@ struct GemmI8Kernel {
     int weight_offset;
 };
 
+struct GemmI4Kernel {
+    GemmI8 run;
+    int nr;
+};
+
+constexpr int kI4Offset = 8;
 constexpr int64_t i8_panel_block_bytes(int nr) { return int64_t{nr} * (2 + kI8Block); }
+constexpr int64_t i4_panel_block_bytes(int nr) { return int64_t{nr} * (2 + kI8Block / 2); }
 
 namespace scalar {
 constexpr int kGemmNr = 16;
-void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const float* panel, int64_t k,
+void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
               const GemmOutput& output) noexcept;
+void gemm_f16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+              const GemmOutput& output) noexcept;
+void gemm_bf16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+               const GemmOutput& output) noexcept;
 void gemm_i8(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
+void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
 }  // namespace scalar
 
 namespace avx2 {
 constexpr int kGemmNr = 16;
-void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const float* panel, int64_t k,
+void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
               const GemmOutput& output) noexcept;
+void gemm_f16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+              const GemmOutput& output) noexcept;
+void gemm_bf16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+               const GemmOutput& output) noexcept;
 void gemm_i8(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
+void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
 }  // namespace avx2
 
 namespace avx512 {
 constexpr int kGemmNr = 64;
-void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const float* panel, int64_t k,
+void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
               const GemmOutput& output) noexcept;
+void gemm_f16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+              const GemmOutput& output) noexcept;
+void gemm_bf16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+               const GemmOutput& output) noexcept;
 }  // namespace avx512
 
 namespace avx512_vnni {
 constexpr int kGemmNr = 64;
 constexpr int kWeightOffset = 128;
 void gemm_i8(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
+void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
 }  // namespace avx512_vnni
 
 }  // namespace pocketvlm

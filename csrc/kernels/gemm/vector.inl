@@ -1,4 +1,5 @@
-// gemm_f32 on a vector type V of simd/, for panels of N vectors and up to R rows at a time.
+// Products with weights in a float format, on a vector type V of simd/, for panels of N vectors and up to R
+// rows at a time.
 #pragma once
 
 #include "kernels/gemm/gemm.h"
@@ -21,16 +22,17 @@ void store_row(const GemmOutput& output, int64_t row, const V (&sums)[N]) noexce
     }
 }
 
-template <typename V, int N, int R>
-void gemm_f32_vector(const float* x, int64_t x_stride, int64_t rows, const float* panel, int64_t k,
-                     const GemmOutput& output) noexcept {
+template <typename V, int N, int R, typename Weight>
+void gemm_float(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+                const GemmOutput& output) noexcept {
+    const auto* weights = reinterpret_cast<const Weight*>(panel);
     for (int64_t row = 0; row < rows; row += R) {
         with_row_count<R>(rows - row < R ? rows - row : R, [&](auto count) {
             V acc[count.value][N];
             for (auto& sums : acc) {
                 for (V& sum : sums) sum = V::zero();
             }
-            multiply_tile(x + row * x_stride, x_stride, panel, N * V::kWidth, k, acc);
+            multiply_tile(x + row * x_stride, x_stride, weights, N * V::kWidth, k, acc);
             for (int r = 0; r < count.value; ++r) store_row(output, row + r, acc[r]);
         });
     }

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "base/half.h"
+
 namespace pocketvlm {
 namespace {
 
@@ -19,12 +21,16 @@ struct F32x8 {
     static F32x8 load(const float* p) noexcept { return {_mm256_loadu_ps(p)}; }
     // The first n of 1..kWidth floats; the rest is zero, and not read.
     static F32x8 load_first(const float* p, int64_t n) noexcept { return {_mm256_maskload_ps(p, first(n))}; }
-    static F32x8 load_half(const uint16_t* p) noexcept {
+    static F32x8 load(const Float16* p) noexcept {
         return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+    }
+    static F32x8 load(const BFloat16* p) noexcept {
+        const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(words, 16))};
     }
     void store(float* p) const noexcept { _mm256_storeu_ps(p, value); }
     void store_first(float* p, int64_t n) const noexcept { _mm256_maskstore_ps(p, first(n), value); }
-    void store_half(uint16_t* p) const noexcept {
+    void store(Float16* p) const noexcept {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
     }
     float sum() const noexcept {

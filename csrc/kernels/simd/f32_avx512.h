@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "base/half.h"
+
 namespace pocketvlm {
 namespace {
 
@@ -21,12 +23,16 @@ struct F32x16 {
     static F32x16 load_first(const float* p, int64_t n) noexcept {
         return {_mm512_maskz_loadu_ps(first(n), p)};
     }
-    static F32x16 load_half(const uint16_t* p) noexcept {
+    static F32x16 load(const Float16* p) noexcept {
         return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+    }
+    static F32x16 load(const BFloat16* p) noexcept {
+        const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))};
     }
     void store(float* p) const noexcept { _mm512_storeu_ps(p, value); }
     void store_first(float* p, int64_t n) const noexcept { _mm512_mask_storeu_ps(p, first(n), value); }
-    void store_half(uint16_t* p) const noexcept {
+    void store(Float16* p) const noexcept {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                             _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     }

@@ -10,8 +10,9 @@ namespace {
 // acc[r][n] += sum_i a[r, i] * b[i, n-th vector], one fused multiply-add per i, in the order of i.
 // a: [R, a_stride], b: [k, b_stride]. R * N accumulators, N vectors of b and one of a have to fit the
 // register file.
-template <typename V, int R, int N>
-void multiply_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k,
+// b may be in any float format that V loads.
+template <typename V, int R, int N, typename T>
+void multiply_tile(const float* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t k,
                    V (&acc)[R][N]) noexcept {
     for (int64_t i = 0; i < k; ++i) {
         V column[N];

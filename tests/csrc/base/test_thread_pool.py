@@ -82,7 +82,7 @@ def test_a_forked_child_has_workers_of_its_own(image: np.ndarray) -> None:
 
 
 def test_an_idle_pool_uses_no_cpu(image: np.ndarray) -> None:
-    """After the work the process sleeps: its clock of CPU time stands all but still, whatever the machine's load."""
+    """After the work the process sleeps: its clock of CPU time stands all but still."""
     pool = _core.ThreadPool(4)
     resize(pool, image)
     time.sleep(0.05)

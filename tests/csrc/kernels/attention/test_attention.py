@@ -19,7 +19,7 @@ def exact_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: np.nda
 @pytest.mark.parametrize("head_dim", [32, 64, 72, 6])
 @pytest.mark.parametrize("keys", [1, 15, 127, 128, 129, 300])
 def test_against_softmax(isa: str, head_dim: int, keys: int) -> None:
-    """A score's error, d * eps * sum |q k|, shifts its weight by as much relatively; so does the sum of `keys` weights."""
+    """A score's error, d eps sum |q k|, shifts its weight relatively; so does the sum of `keys` weights."""
     rng = np.random.default_rng(keys * 100 + head_dim)
     for rows in (1, 3, 6, 7, 13):
         q = rng.standard_normal((rows, head_dim), dtype=np.float32) / np.float32(np.sqrt(head_dim)) * 3

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pocketvlm import _core
+from pocketvlm.errors import UnsupportedError
 
 ISAS = _core.isas()
 # One column more and one less than a panel of 16 and of 64, and one beyond two panels.
@@ -39,16 +40,17 @@ def test_float_weights(isa: str, kind: str) -> None:
             assert np.all(np.abs(y - exact) <= (k + 2) * EPSILON * magnitude), (m, n, k)
 
 
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
 @pytest.mark.parametrize("isa", ISAS)
-def test_q8_0_weights(isa: str) -> None:
+def test_block_weights(isa: str, kind: str) -> None:
     """The integer dots are exact: what is left is a float32 sum over the blocks of 32."""
     rng = np.random.default_rng(2)
     for m in ROWS:
         for n in COLUMNS:
             blocks = int(rng.integers(1, 5))
             x = rng.standard_normal((m, 32 * blocks), dtype=np.float32)
-            stored, weights = stored_bytes(rng.standard_normal((n, 32 * blocks), dtype=np.float32), "q8_0")
-            y = _core.kernels.linear(isa, x, stored, type="q8_0", n=n)
+            stored, weights = stored_bytes(rng.standard_normal((n, 32 * blocks), dtype=np.float32), kind)
+            y = _core.kernels.linear(isa, x, stored, type=kind, n=n)
             rows = [_core.kernels.quantize_row_i8("scalar", row) for row in x]
             quantised = np.stack([v.reshape(blocks, 32) * s[:, None].astype(np.float64) for v, s, _ in rows])
             products = np.einsum("mbi,nbi->mnb", quantised, weights.reshape(n, blocks, 32).astype(np.float64))
@@ -57,21 +59,29 @@ def test_q8_0_weights(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_q8_0_extreme_bytes(isa: str) -> None:
-    """-128 and 127 throughout: the sums where a saturating or 16-bit step would go wrong."""
+@pytest.mark.parametrize(
+    ("kind", "byte", "weight"),
+    [
+        ("q8_0", 0x80, -128),
+        ("q8_0", 0x81, -127),
+        ("q8_0", 0x7F, 127),
+        ("q4_0", 0x00, -8),
+        ("q4_0", 0xFF, 7),
+    ],
+)
+def test_extreme_bytes(isa: str, kind: str, byte: int, weight: int) -> None:
+    """The largest values throughout: the sums where a saturating or 16-bit step would go wrong."""
     m, n, k = 3, 66, 64
-    for weight in (-128, -127, 127):
-        blocks = np.zeros((n, k // 32, 34), dtype=np.uint8)
-        blocks[..., :2] = np.frombuffer(np.float16(0.5).tobytes(), dtype=np.uint8)
-        blocks[..., 2:] = np.int8(weight).view(np.uint8)
-        for sign in (-1.0, 1.0):
-            x = np.full((m, k), sign * 127.0, dtype=np.float32)
-            y = _core.kernels.linear(isa, x, blocks.reshape(-1), type="q8_0", n=n)
-            assert np.array_equal(y, np.full((m, n), k * 0.5 * weight * sign * 127.0, dtype=np.float32))
+    blocks = np.full((n, k // 32, 34 if kind == "q8_0" else 18), byte, dtype=np.uint8)
+    blocks[..., :2] = np.frombuffer(np.float16(0.5).tobytes(), dtype=np.uint8)
+    for sign in (-1.0, 1.0):
+        x = np.full((m, k), sign * 127.0, dtype=np.float32)
+        y = _core.kernels.linear(isa, x, blocks.reshape(-1), type=kind, n=n)
+        assert np.array_equal(y, np.full((m, n), k * 0.5 * weight * sign * 127.0, dtype=np.float32))
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q4_0"])
 def test_same_bits_for_any_rows_and_threads(isa: str, kind: str) -> None:
     """A row's result depends neither on the rows beside it nor on the number of threads."""
     rng = np.random.default_rng(3)
@@ -85,16 +95,11 @@ def test_same_bits_for_any_rows_and_threads(isa: str, kind: str) -> None:
         assert np.array_equal(alone[0], whole[row])
 
 
-def test_a_type_without_kernels_is_named() -> None:
-    from pocketvlm.errors import UnsupportedError
-
-    stored = np.zeros(18 * 4, dtype=np.uint8)
-    with pytest.raises(UnsupportedError, match=r"tensor weights: type q4_0 cannot run"):
-        _core.kernels.linear("scalar", np.zeros((1, 32), dtype=np.float32), stored, type="q4_0", n=4)
+def test_an_unknown_type_is_named() -> None:
+    with pytest.raises(UnsupportedError, match=r"type: q9_9, expected one of .*q8_0"):
+        _core.kernels.linear("scalar", np.zeros((1, 32), np.float32), np.zeros(4, np.uint8), type="q9_9", n=4)
 
 
 def test_an_unknown_isa_lists_what_is_there() -> None:
-    from pocketvlm.errors import UnsupportedError
-
     with pytest.raises(UnsupportedError, match=r"isa: mmx is not available, expected one of: .*scalar"):
         _core.kernels.gelu_tanh("mmx", np.zeros(1, dtype=np.float32))
