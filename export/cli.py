@@ -87,8 +87,8 @@ def _run_synthetic(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Yields a callback (stage, done, total) that draws a bar on stderr if that is a terminal."""
-    # disable=None: only on a terminal.
-    with tqdm(disable=None, unit="", unit_scale=True, file=sys.stderr, leave=False) as bar:
+    # disable=None: only on a terminal. total=1 stands until the first call.
+    with tqdm(disable=None, total=1, unit="", unit_scale=True, file=sys.stderr, leave=False) as bar:
 
         def on_progress(stage: str, done: int, total: int) -> None:
             bar.total = total

@@ -24,8 +24,8 @@ from .quantize import EXPORT_TYPES, TYPES, ByteRows, FloatRows, QuantType
 from .tensor_map import LM_HEAD, TensorSpec, text_tensors, vision_tensors
 from .vocabulary import vocabulary_metadata
 
-# About 4 MB of float32 at a time.
-_CHUNK_ELEMENTS = 1 << 20
+# 1 MB of float32 at a time.
+_CHUNK_ELEMENTS = 1 << 18
 
 # Copied beside the model files where the checkpoint has them.
 _COPIED = (

@@ -103,7 +103,8 @@ class SafetensorsFile:
         while done < nbytes:
             count = self._file.readinto(view[done:])
             if not count:
-                raise FormatError(f"{self.path}: ends at byte {offset + done}, expected {offset + nbytes}")
+                size = os.fstat(self._file.fileno()).st_size
+                raise FormatError(f"{self.path}: {size} bytes, expected {offset + nbytes} at least")
             done += count
         return buffer
 

@@ -59,14 +59,18 @@ def write_synthetic(
     with output_folder(Path(out), force=force, replaceable=_WRITTEN) as folder:
         for name, content in model_files(size).items():
             (folder / name).write_bytes(content)
-        sha256 = _write_weights(folder, seed, on_progress)
+        sha256 = write_weights(folder, seed, on_progress)
         facts = {"size": size, "seed": seed, "sha256": sha256}
         (folder / "synthetic.json").write_text(json.dumps(facts, indent=2) + "\n")
     return Path(out)
 
 
-def _write_weights(folder: Path, seed: int, on_progress: OnProgress | None) -> str:
-    """Writes model.safetensors for the config.json in `folder`; returns its sha256."""
+def write_weights(folder: Path, seed: int, on_progress: OnProgress | None = None) -> str:
+    """Writes model.safetensors with made-up weights for the config.json in `folder`.
+
+    Returns:
+        The sha256 of the file, hex.
+    """
     specs = sorted(all_tensors(ModelConfig.from_folder(folder)), key=lambda spec: spec.hf_name)
     total = sum(spec.num_elements for spec in specs)
     done = 0

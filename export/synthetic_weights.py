@@ -57,10 +57,10 @@ def synthetic_chunks(spec: TensorSpec, seed: int) -> Iterator[npt.NDArray[np.uin
             end = min((row + 1) * row_elements - start, count)
             if begin < end:
                 values[begin:end] *= np.float32(_OUTLIER_FACTOR)
-        yield _to_bf16(values)
+        yield to_bf16(values)
 
 
-def _to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+def to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """Rounds finite float32 values to bf16 bits, ties to even."""
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

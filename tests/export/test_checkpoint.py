@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def contents(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
     with Checkpoint(folder) as checkpoint:
         tensors = {}
         for spec in all_tensors(checkpoint.config):
-            steps = [*range(0, spec.shape[0], 100), spec.shape[0]]
-            parts = [checkpoint.read_rows(spec, *span).values for span in zip(steps, steps[1:], strict=False)]
+            borders = [*range(0, spec.shape[0], 100), spec.shape[0]]
+            parts = [checkpoint.read_rows(spec, *span).values for span in pairwise(borders)]
             tensors[spec.hf_name] = np.concatenate(parts).reshape(spec.shape)
         return tensors
 
