@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import pocketvlm
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md")
@@ -55,6 +58,26 @@ def test_the_readme_shows_every_command() -> None:
                 assert (first, second) in shown
         else:
             assert first in {words[0] for words in shown}
+
+
+def test_the_python_example_runs(tiny_f32: Path, photo: Path) -> None:
+    """As it stands, but for the names of the model and of the image."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "HuggingFaceTB/SmolVLM-256M-Instruct" in code
+    assert "photo.jpg" in code
+    code = code.replace("HuggingFaceTB/SmolVLM-256M-Instruct", str(tiny_f32)).replace("photo.jpg", str(photo))
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_the_json_fields_are_those_of_a_result() -> None:
+    table = (ROOT / "README.md").read_text().split("`pocketvlm describe --json` prints:")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| `")]
+    shown = {field: text for first, text in rows for field in re.findall(r"`(\w+)`", first)}
+    assert set(shown) == {field.name for field in dataclasses.fields(pocketvlm.GenerationResult)}
+    for name, parts in (("timings", pocketvlm.Timings), ("memory", pocketvlm.Memory)):
+        assert set(re.findall(r"`(\w+)`", shown[name])) == {field.name for field in dataclasses.fields(parts)}
 
 
 @pytest.mark.parametrize("page", PAGES)
