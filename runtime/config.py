@@ -414,7 +414,7 @@ def _known_model_type(values: Mapping[str, Any], where: str) -> str:
     model_type = values.get("model_type")
     if model_type is None:
         raise FormatError(f"{where}: model_type is missing, expected one of {', '.join(MODEL_CLASSES)}")
-    if model_type not in MODEL_CLASSES:
+    if model_type not in list(MODEL_CLASSES):
         raise UnsupportedError(
             f"{where}: model_type is {model_type!r}; supported: {', '.join(MODEL_CLASSES)}"
         )

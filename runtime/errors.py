@@ -1,6 +1,6 @@
 """The exception types of pocketvlm: every error raised on purpose is one of these, also from the C++ core.
 
-A message says where, what was found and what was expected, and names the command that fixes it if there is one.
+A message says where, what was found and what was expected, and the command that fixes it if there is one.
 """
 
 
