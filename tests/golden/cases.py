@@ -153,8 +153,8 @@ GENERATIONS: dict[str, Case] = {
     "loud eps": ([user(None, "What is in this picture?")], [image(48, 64, 0)], False),
 }
 
-# Generations of one token by a tiny model whose config.json says something else. The real epsilons are so small
-# beside the activations that mistaking them would hardly show; these show.
+# Generations of one token by a tiny model whose config.json says something else. The real epsilons are so
+# small beside the activations that mistaking them would hardly show; these show.
 CONFIG_EDITS: dict[str, dict[str, dict[str, float]]] = {
     "loud eps": {"vision_config": {"layer_norm_eps": 0.5}, "text_config": {"rms_norm_eps": 0.25}},
 }

@@ -57,7 +57,7 @@ def make_tiny(store: Store, folder: Path) -> None:
 def make_256m(store: Store, folder: Path) -> None:
     """Makes 256m-f32.npz and .json: one unsplit image at the true shape, logits and two rows of each
     stage."""
-    golden, arrays, tolerances = _make(folder, cases.GENERATIONS_256M, 1, rows=2)
+    golden, arrays, tolerances = _make(folder, cases.GENERATIONS_256M, 1, rows=3)
     store.put_json("256m-f32", golden)
     store.put_arrays("256m-f32", arrays, tolerances)
 

@@ -93,9 +93,14 @@ def draw_tiles(
     return np.concatenate(tiles)
 
 
-@functools.cache
-def open_engine(folder: Path, isa: str, threads: int = 2) -> _core.Model:
-    """Opens an exported folder in the core, once per session, ISA row and number of threads."""
+def load_engine(folder: Path, isa: str, threads: int = 2) -> _core.Model:
+    """Loads an exported folder into the core."""
     (projector,) = folder.glob("mmproj-*.gguf")
     (text,) = set(folder.glob("*.gguf")) - {projector}
     return _core.Model(str(text), str(projector), pool=_core.ThreadPool(threads), isa=isa)
+
+
+@functools.cache
+def open_engine(folder: Path, isa: str, threads: int = 2) -> _core.Model:
+    """As load_engine, but once per session: for small models, which many tests share."""
+    return load_engine(folder, isa, threads)

@@ -11,8 +11,8 @@ import pytest
 
 from pocketvlm.export.gguf_export import export_gguf
 
-from . import tolerance
 from .golden_files import open_engine, read_golden
+from .stages import excess_of
 
 GENERATION = "loud eps"
 
@@ -33,14 +33,8 @@ def edited_f32(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_epsilons(isa: str, tiny_checkpoint: Path, edited_f32: Path) -> None:
     golden = read_golden("tiny-f32")
     prompt = golden.prompt(GENERATION, tiny_checkpoint)
-    positions = len(prompt.token_ids) + 1
-    relative = tolerance.relative_tolerances(golden.facts["sizes"], positions)
     engine = open_engine(edited_f32, isa)
-
     features = prompt.features(engine)
-    kept = golden.arrays[f"{GENERATION}/vision.connector/rows"]
-    expected = golden.arrays[f"{GENERATION}/vision.connector"]
-    assert tolerance.excess(features[kept], expected, relative["vision.connector"]) <= 1
-
+    assert excess_of(golden, GENERATION, "vision.connector", features) <= 1
     logits = engine.prefill(engine.new_cache(), prompt.token_ids, features, prompt.image_token_id)
-    assert tolerance.excess(logits[None], golden.arrays[f"{GENERATION}/logits"], relative["logits"]) <= 1
+    assert excess_of(golden, GENERATION, "logits", logits[None]) <= 1
