@@ -1,4 +1,4 @@
-"""Build of the compiled module: one CMake run behind setuptools' build_ext, and the folder-to-package mapping."""
+"""Builds the compiled module, one CMake run behind setuptools' build_ext, and maps folders to packages."""
 
 import os
 import subprocess
