@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ..errors import Error
 from .gguf_export import export_gguf
 from .model_files import SIZES
+from .progress import progress_bar
 from .quantize import EXPORT_TYPES
 from .synthetic import DEFAULT_SEED, write_synthetic
 
@@ -63,7 +61,7 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_gguf(args: argparse.Namespace) -> int:
-    with _progress_bar() as on_progress:
+    with progress_bar() as on_progress:
         pair = export_gguf(
             args.checkpoint,
             args.out,
@@ -78,24 +76,10 @@ def _run_gguf(args: argparse.Namespace) -> int:
 
 
 def _run_synthetic(args: argparse.Namespace) -> int:
-    with _progress_bar() as on_progress:
+    with progress_bar() as on_progress:
         folder = write_synthetic(args.size, args.out, args.seed, force=args.force, on_progress=on_progress)
     print(folder)
     return 0
-
-
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a callback (stage, done, total) that draws a bar on stderr if that is a terminal."""
-    # disable=None: only on a terminal. total=1 stands until the first call.
-    with tqdm(disable=None, total=1, unit="", unit_scale=True, file=sys.stderr, leave=False) as bar:
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(stage, refresh=False)
-            bar.update(done - bar.n)
-
-        yield on_progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:

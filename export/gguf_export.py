@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint
 from .gguf_file import GgufWriter, Metadata, TensorInfo, replace_metadata
 from .gguf_metadata import Provenance, projector_metadata, text_metadata
 from .output_folder import output_folder
+from .progress import OnProgress
 from .quantize import EXPORT_TYPES, TYPES, ByteRows, FloatRows, QuantType
 from .tensor_map import LM_HEAD, TensorSpec, text_tensors, vision_tensors
 from .vocabulary import vocabulary_metadata
@@ -42,8 +43,6 @@ _COPIED = (
 )
 
 _UNKNOWN_HASH = "0" * 64
-
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,7 @@ def output_folder(out: Path, *, force: bool, replaceable: tuple[str, ...]) -> It
     try:
         yield partial
         if out.exists():
-            replaced = partial.with_suffix(".replaced")
-            out.rename(replaced)
-            partial.rename(out)
-            shutil.rmtree(replaced)
+            _replace(out, partial)
         else:
             partial.rename(out)
     except OSError as error:
@@ -48,6 +45,18 @@ def output_folder(out: Path, *, force: bool, replaceable: tuple[str, ...]) -> It
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(out: Path, new: Path) -> None:
+    """Puts `new` in the place of `out`, which comes back if that fails."""
+    old = new.with_suffix(".replaced")
+    out.rename(old)
+    try:
+        new.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
 
 
 def _require_replaceable(out: Path, force: bool, replaceable: tuple[str, ...]) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from ..config import ModelConfig
 from ..errors import InputError
 from .model_files import SIZES, model_files
 from .output_folder import output_folder
+from .progress import OnProgress
 from .safetensors_file import encode_header
 from .synthetic_weights import synthetic_chunks
 from .tensor_map import all_tensors
@@ -24,8 +24,6 @@ DEFAULT_SEED = 1785
 
 # What --force may replace: the files of an earlier run.
 _WRITTEN = ("*.json", "NOTICE", "model.safetensors")
-
-OnProgress = Callable[[str, int, int], None]
 
 
 def write_synthetic(

@@ -5,11 +5,11 @@ pocketvlm itself reads the copy of tokenizer.json beside the model files.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig
+from ..config import ModelConfig, read_json_object
 from ..errors import FormatError, UnsupportedError
 from .gguf_file import Value, ValueType, array, boolean, string, uint32
 
@@ -38,7 +38,7 @@ def vocabulary_metadata(folder: Path, config: ModelConfig) -> dict[str, Value]:
         UnsupportedError: The tokenizer is not a byte-level BPE.
     """
     path = folder / "tokenizer.json"
-    tokenizer = _read_json(path)
+    tokenizer = read_json_object(path)
     try:
         return _vocabulary(tokenizer, path, config) | _special_ids(tokenizer, folder) | _chat_template(folder)
     except (KeyError, TypeError, AttributeError) as error:
@@ -87,8 +87,10 @@ def _vocabulary(tokenizer: Any, path: Path, config: ModelConfig) -> dict[str, Va
 def _special_ids(tokenizer: Any, folder: Path) -> dict[str, Value]:
     added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     ids = tokenizer["model"]["vocab"] | added
-    names = _optional_json(folder / "special_tokens_map.json")
-    names |= _optional_json(folder / "tokenizer_config.json")
+    names = {
+        **_optional_json(folder / "special_tokens_map.json"),
+        **_optional_json(folder / "tokenizer_config.json"),
+    }
     metadata = {}
     for name, key in _SPECIAL_IDS.items():
         token = names.get(name)
@@ -120,17 +122,5 @@ def _merge(merge: Any) -> str:
     return merge if isinstance(merge, str) else " ".join(merge)
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.exists() else {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FormatError(f"{path}: the file is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise FormatError(f"{path}: holds a JSON {type(values).__name__}, expected an object")
-    return values
+def _optional_json(path: Path) -> Mapping[str, Any]:
+    return read_json_object(path) if path.exists() else {}

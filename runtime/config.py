@@ -238,7 +238,7 @@ class ModelConfig:
             UnsupportedError: The model is of another architecture or needs other arithmetic.
         """
         path = Path(folder) / "config.json"
-        return cls.from_dict(_read_json_object(path), str(path))
+        return cls.from_dict(read_json_object(path), str(path))
 
     @property
     def image_seq_len(self) -> int:
@@ -300,14 +300,14 @@ class ProcessorConfig:
         """
         preprocessor_path = Path(folder) / "preprocessor_config.json"
         processor_path = Path(folder) / "processor_config.json"
-        processor = _read_json_object(processor_path)
+        processor = read_json_object(processor_path)
         # transformers 5 saves the image processor inside processor_config.json.
         if not preprocessor_path.exists() and "image_processor" in processor:
             where = f"{processor_path}: image_processor"
             preprocessor = _Section(processor, str(processor_path)).object("image_processor")
         else:
             where = str(preprocessor_path)
-            preprocessor = _read_json_object(preprocessor_path)
+            preprocessor = read_json_object(preprocessor_path)
         return cls.from_dict(
             preprocessor, processor, preprocessor_where=where, processor_where=str(processor_path)
         )
@@ -438,7 +438,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _read_json_object(path: Path) -> Mapping[str, Any]:
+def read_json_object(path: Path) -> Mapping[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        FormatError: The file is missing, unreadable, not JSON or not an object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -62,6 +62,23 @@ def test_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"out/a.json": "old"}
 
 
+def test_a_failure_of_the_last_step_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "out", "old")
+    rename = Path.rename
+
+    def fail_for_the_new_one(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise PermissionError(errno.EACCES, "no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises(PermissionError):
+        write(tmp_path / "out", "new", force=True)
+    assert tree(tmp_path) == {"out/a.json": "old"}
+
+
 def test_force_replaces_the_whole_folder(tmp_path: Path) -> None:
     write(tmp_path / "out", "old")
     (tmp_path / "out" / "stale.gguf").write_text("old")

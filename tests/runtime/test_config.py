@@ -16,7 +16,7 @@ from pocketvlm.errors import FormatError, UnsupportedError
 
 Change = Callable[[dict[str, Any]], object]
 
-# All left to the class defaults but image_size: 224 makes 7 patches per side, which scale_factor 2 cannot halve.
+# All left to the class defaults but image_size: scale_factor 2 cannot halve the 7 patches per side of 224.
 MINIMAL = {
     "model_type": "smolvlm",
     "image_token_id": 31999,
