@@ -1,12 +1,11 @@
-"""Runs an exported pair in llama.cpp: loads both files, tokenizes, and decodes greedily from given
-embeddings.
+"""Loads an exported pair in llama.cpp and decodes greedily from given embeddings.
 
     python llama_greedy.py TEXT.gguf MMPROJ.gguf REQUEST.npz ANSWER.json
 
 A script of its own, because llama-cpp-python lives in another virtual environment than the tests. REQUEST.npz
-holds "texts" (JSON, a list of strings to tokenize), "max_new_tokens" and one array "prompt/{name}"
-[positions, hidden] float32 for each prompt. ANSWER.json gets what llama.cpp made of them. Only the low-level
-API is used: nothing stands between the test and llama.cpp's own functions.
+holds "max_new_tokens" and one array "prompt/{name}" [positions, hidden] float32 for each prompt; ANSWER.json
+gets the tokens that llama.cpp picks. Only the low-level API is used: nothing stands between the test and
+llama.cpp.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ def main(arguments: list[str]) -> int:
     stderr)."""
     text_path, projector_path, request_path, answer_path = map(Path, arguments)
     request = np.load(request_path)
-    texts: list[str] = json.loads(str(request["texts"]))
     max_new_tokens = int(request["max_new_tokens"])
 
     llama_cpp.llama_backend_init()
@@ -42,7 +40,6 @@ def main(arguments: list[str]) -> int:
     if not model:
         print(f"{text_path.name}: llama.cpp cannot load it", file=sys.stderr)
         return 1
-    vocab = llama_cpp.llama_model_get_vocab(model)
     projector_parameters = mtmd_cpp.mtmd_context_params_default()
     projector_parameters.use_gpu = False
     projector_parameters.warmup = False
@@ -51,34 +48,20 @@ def main(arguments: list[str]) -> int:
         print(f"{projector_path.name}: llama.cpp cannot load it", file=sys.stderr)
         return 1
 
-    size = llama_cpp.llama_vocab_n_tokens(vocab)
+    vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     answer: dict[str, Any] = {
         "supports_vision": bool(mtmd_cpp.mtmd_support_vision(projector)),
-        "vocab_size": size,
-        "end_of_generation": [i for i in range(size) if llama_cpp.llama_vocab_is_eog(vocab, i)],
-        "control": [i for i in range(size) if llama_cpp.llama_vocab_is_control(vocab, i)],
-        "token_ids": [tokenize(vocab, text) for text in texts],
         "generated": {},
     }
     for key in request.files:
         if key.startswith("prompt/"):
             with new_context(model) as context:
-                generated = greedy(context, request[key], size, max_new_tokens)
+                generated = greedy(context, request[key], vocab_size, max_new_tokens)
             answer["generated"][key.removeprefix("prompt/")] = generated
     mtmd_cpp.mtmd_free(projector)
     llama_cpp.llama_model_free(model)
     answer_path.write_text(json.dumps(answer))
     return 0
-
-
-def tokenize(vocab: Any, text: str) -> list[int]:
-    """Token ids of plain text: markers in it stay text, nothing is put before it."""
-    data = text.encode()
-    room = (llama_cpp.llama_token * (len(data) + 8))()
-    count = llama_cpp.llama_tokenize(vocab, data, len(data), room, len(room), False, False)
-    if count < 0:
-        raise RuntimeError(f"llama_tokenize: {count} for {text!r}")
-    return list(room[:count])
 
 
 @contextmanager

@@ -93,10 +93,16 @@ def draw_tiles(
     return np.concatenate(tiles)
 
 
-def load_engine(folder: Path, isa: str, threads: int = 2) -> _core.Model:
-    """Loads an exported folder into the core."""
+def pair_of(folder: Path) -> tuple[Path, Path]:
+    """The text file and the projector file of an export."""
     (projector,) = folder.glob("mmproj-*.gguf")
     (text,) = set(folder.glob("*.gguf")) - {projector}
+    return text, projector
+
+
+def load_engine(folder: Path, isa: str, threads: int = 2) -> _core.Model:
+    """Loads an exported folder into the core."""
+    text, projector = pair_of(folder)
     return _core.Model(str(text), str(projector), pool=_core.ThreadPool(threads), isa=isa)
 
 

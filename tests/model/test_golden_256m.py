@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = (Path(cache) if cache else tmp_path_factory.mktemp("256m")) / f"256m-{sha256[:12]}"
     folder = root / "checkpoint"
     if not folder.exists():
-        root.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
         write_synthetic("256m", folder)
     yield folder
     if not cache:
