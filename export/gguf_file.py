@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from ..errors import FormatError
 from .quantize import ByteRows, QuantType
 
 ALIGNMENT = 32
@@ -122,7 +123,11 @@ def replace_metadata(path: Path, old: Metadata, new: Metadata, tensors: Sequence
 
 
 def encode_header(metadata: Metadata, tensors: Sequence[TensorInfo]) -> bytes:
-    """Returns everything before the tensor data: magic, version, counts, metadata, tensor table, padding."""
+    """Returns everything before the tensor data: magic, version, counts, metadata, tensor table, padding.
+
+    Raises:
+        FormatError: A text holds half a surrogate pair, as JSON escapes allow.
+    """
     header = bytearray(b"GGUF")
     header += struct.pack("<IQQ", 3, len(tensors), len(metadata))
     for key, value in metadata.items():
@@ -162,5 +167,8 @@ def _encode_scalar(type: ValueType, value: Scalar) -> bytes:
 
 
 def _encode_string(text: str) -> bytes:
-    raw = text.encode("utf-8")
+    try:
+        raw = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{text!r} is no Unicode text, which GGUF cannot store: {error.reason}") from error
     return struct.pack("<Q", len(raw)) + raw

@@ -38,6 +38,11 @@ def vocabulary_metadata(folder: Path, config: ModelConfig) -> dict[str, Value]:
         UnsupportedError: The tokenizer is not a byte-level BPE.
     """
     path = folder / "tokenizer.json"
+    if not path.exists():
+        raise FormatError(
+            f"{path}: the file is missing; "
+            f'transformers.AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}") makes it'
+        )
     tokenizer = read_json_object(path)
     try:
         return _vocabulary(tokenizer, path, config) | _special_ids(tokenizer, folder) | _chat_template(folder)
@@ -65,10 +70,12 @@ def _vocabulary(tokenizer: Any, path: Path, config: ModelConfig) -> dict[str, Va
             raise FormatError(f"{path}: token {token!r} has id {id}, config.json has {vocab_size} tokens")
         tokens[id], token_types[id] = token, _NORMAL
     for token in added:
+        id, content = token["id"], token["content"]
+        if not isinstance(content, str) or id < 0:
+            raise FormatError(f"{path}: added token {content!r} has id {id!r}, expected a text and an id")
         # granite-docling adds a token that its embedding has no row for; it can never be used.
-        if token["id"] < vocab_size:
-            tokens[token["id"]] = token["content"]
-            token_types[token["id"]] = _CONTROL if token["special"] else _USER_DEFINED
+        if id < vocab_size:
+            tokens[id], token_types[id] = content, _CONTROL if token["special"] else _USER_DEFINED
 
     metadata = {
         "tokenizer.ggml.add_space_prefix": boolean(False),

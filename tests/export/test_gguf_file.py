@@ -8,12 +8,14 @@ import gguf
 import numpy as np
 import pytest
 
+from pocketvlm.errors import FormatError
 from pocketvlm.export.gguf_file import (
     GgufWriter,
     TensorInfo,
     ValueType,
     array,
     boolean,
+    encode_header,
     float32,
     replace_metadata,
     string,
@@ -93,6 +95,11 @@ def test_metadata_can_be_replaced_by_values_as_long(tmp_path: Path) -> None:
     assert after == before.replace("猫".encode(), "鼠".encode()) != before
     with pytest.raises(AssertionError, match="not as long"):
         replace_metadata(tmp_path / "x", METADATA, METADATA | {"a.text": string("x")}, tensor_infos())
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(FormatError, match="surrogates not allowed"):
+        encode_header({"a.text": string("\ud800")}, [])
 
 
 def test_an_incomplete_tensor_is_noticed(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def test_special_tokens_may_be_objects(own_checkpoint: Path) -> None:
         (lambda t: t["added_tokens"].pop(-2), FormatError, r"<image> has ids \[\], config.json says 998"),
         (lambda t: t["added_tokens"][-2].update(id=997), FormatError, r"<image> has ids \[997\]"),
         (lambda t: t["model"]["vocab"].update(x=1000), FormatError, "token 'x' has id 1000"),
+        (lambda t: t["added_tokens"][0].update(id=-1), FormatError, r"'<\|endoftext\|>' has id -1"),
+        (lambda t: t["added_tokens"][0].update(content=3), FormatError, "added token 3 has id 0"),
         (lambda t: t.pop("model"), FormatError, "KeyError"),
         (lambda t: t.update(added_tokens=3), FormatError, "TypeError"),
     ],
