@@ -48,6 +48,36 @@ class KVCache(metaclass=_Pybind11Type):
     @property
     def nbytes(self) -> int: ...
 
+class SamplingOptions(metaclass=_Pybind11Type):
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logit_bias: dict[int, float] = {},
+        seed: int = 0,
+    ) -> None: ...
+    def check(self, vocab_size: int) -> None: ...
+
+class TokenLogprob(metaclass=_Pybind11Type):
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    @property
+    def token_id(self) -> int: ...
+    @property
+    def logprob(self) -> float: ...
+
+class Logprobs(metaclass=_Pybind11Type):
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    @property
+    def chosen(self) -> float: ...
+    @property
+    def top(self) -> list[TokenLogprob]: ...
+
 class GenerateResult(metaclass=_Pybind11Type):
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
@@ -55,9 +85,13 @@ class GenerateResult(metaclass=_Pybind11Type):
     @property
     def finish_reason(self) -> str: ...
     @property
+    def logprobs(self) -> list[Logprobs]: ...
+    @property
     def prefill_s(self) -> float: ...
     @property
     def decode_s(self) -> float: ...
+    @property
+    def alternatives(self) -> list[GenerateResult]: ...
 
 class Model(metaclass=_Pybind11Type):
     @property
@@ -117,7 +151,10 @@ class Model(metaclass=_Pybind11Type):
         max_new_tokens: int,
         stop_token_ids: list[int],
         ignore_eos: bool,
-        on_token: Callable[[int], bool] | None,
+        on_token: Callable[[int, int], bool] | None,
+        sampling: SamplingOptions | None = None,
+        n: int = 1,
+        logprobs: int | None = None,
         stop: StopFlag | None = None,
         on_progress: _Progress | None = None,
     ) -> GenerateResult: ...

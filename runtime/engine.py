@@ -267,7 +267,7 @@ class Model:
                     pieces.append(piece)
                     emit(piece)
 
-            def on_token(token_id: int) -> bool:
+            def on_token(token_id: int, sequence: int = 0) -> bool:
                 if not first_token:
                     first_token.append(time.perf_counter())
                 put(assembler.push(self._processor.tokenizer.decode_bytes(token_id)))

@@ -1,12 +1,15 @@
-// Greedy generation: prefill, then token by token until a stop token, a limit, or the caller says enough.
+// Generation: prefill once, then for each answer token by token until a stop token, a limit, or the caller
+// says enough. Which token comes next is the sampler's choice.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "base/stop_flag.h"
 #include "model/model.h"
+#include "model/sampler.h"
 
 namespace pocketvlm {
 
@@ -14,6 +17,9 @@ struct GenerateOptions {
     int64_t max_new_tokens;
     std::vector<int32_t> stop_token_ids;
     bool ignore_eos;  // go on after a stop token
+    SamplingOptions sampling;
+    int64_t n;                        // answers; at temperature 0 they are all alike
+    std::optional<int64_t> logprobs;  // with how many of the likeliest; none: no logprobs
 };
 
 enum class FinishReason { stop, callback, length };
@@ -21,16 +27,23 @@ enum class FinishReason { stop, callback, length };
 struct GenerateResult {
     std::vector<int32_t> token_ids;  // the stop token included
     FinishReason finish_reason;
-    double prefill_s;  // until the first token is known
-    double decode_s;   // from then on
+    std::vector<Logprobs> logprobs;  // of each token, if asked for
+    double prefill_s;                // until the logits of the first token are known; once for all answers
+    double decode_s;                 // from then on
+    std::vector<GenerateResult> alternatives;  // answers 1 to n - 1
 };
 
-// Returns true to end the generation after this token. May throw.
-using OnToken = std::function<bool(int32_t token)>;
+// Returns true to end the answer after this token. `sequence` is the answer's number; they come one after the
+// other. May throw.
+using OnToken = std::function<bool(int32_t token, int64_t sequence)>;
 
-// Appends a checked prompt and what follows it to the cache. Ends with FinishReason::length at max_new_tokens
-// or when the context is full. Throws InputError for a prompt that does not fit the context, Cancelled, and
-// what the callbacks throw.
+// Throws InputError for an option out of its range.
+void check_generate_options(const GenerateOptions& options, int64_t vocab_size);
+
+// Appends a checked prompt and what follows it to the cache, by checked options; of several answers the last
+// one is in the cache afterwards. An answer ends with FinishReason::length at max_new_tokens or when the
+// context is full. Throws InputError for a prompt that does not fit the context or logits that are not
+// finite, Cancelled, and what the callbacks throw.
 GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& prompt,
                         const GenerateOptions& options, KvCache& cache, const OnToken& on_token,
                         const Progress& progress);

@@ -41,6 +41,9 @@ class KvCache {
     // The last `count` reserved positions have been stored in every layer.
     void advance(int64_t count) noexcept { length_ += count; }
 
+    // Forgets all positions from `length` on, which is at most length(). Their room is kept.
+    void truncate(int64_t length) noexcept { length_ = length; }
+
   private:
     size_t element_bytes() const noexcept { return type_ == KvType::f16 ? sizeof(uint16_t) : sizeof(float); }
     size_t offset(int64_t layer, int64_t head) const noexcept;
@@ -52,7 +55,7 @@ class KvCache {
     int64_t max_positions_;
     int64_t length_ = 0;
     // Each [num_layers, num_heads]{k [head_dim, kKeyBlock], v [kKeyBlock, padded_head_dim]}, zero where
-    // nothing is stored.
+    // nothing was ever stored.
     std::vector<AlignedBuffer<std::byte>> blocks_;
 };
 

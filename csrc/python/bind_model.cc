@@ -107,33 +107,22 @@ py::array_t<float> run_prefill(const Model& model, Cache& cache, const Prompt& p
     return logits;
 }
 
-const char* name_of(FinishReason reason) {
-    switch (reason) {
-        case FinishReason::stop:
-            return "stop";
-        case FinishReason::callback:
-            return "callback";
-        case FinishReason::length:
-            return "length";
-    }
-    return "";
-}
-
 GenerateResult run_generate(const Model& model, Cache& cache, const py::object& token_ids,
                             const py::object& features, int32_t image_token_id, int64_t max_new_tokens,
                             const std::vector<int32_t>& stop_token_ids, bool ignore_eos,
-                            const std::optional<OnToken>& on_token, const StopFlag* stop,
+                            const std::optional<OnToken>& on_token, const SamplingOptions* sampling,
+                            int64_t n, std::optional<int64_t> logprobs, const StopFlag* stop,
                             const PyProgress& on_progress) {
     check_cache(model, cache);
-    if (max_new_tokens < 1)
-        throw InputError(concat("max_new_tokens: ", max_new_tokens, ", expected at least 1"));
+    const GenerateOptions options{
+        max_new_tokens, stop_token_ids, ignore_eos, sampling ? *sampling : SamplingOptions(), n, logprobs};
+    check_generate_options(options, model.text.config.vocab_size);
     const PromptArrays arrays(model, token_ids, features, image_token_id);
     const Progress progress = to_progress(on_progress);
     const OnToken call = on_token.value_or(OnToken());
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(cache.in_use);
-    return generate(model, make_stop_poll(stop), arrays.prompt, {max_new_tokens, stop_token_ids, ignore_eos},
-                    cache.values, call, progress);
+    return generate(model, make_stop_poll(stop), arrays.prompt, options, cache.values, call, progress);
 }
 
 // Collects the stages of a forward pass; a stage that comes in several chunks is put together.
@@ -192,13 +181,6 @@ void bind_model(py::module_& module) {
         .def_property_readonly("capacity", [](const Cache& cache) { return cache.values.capacity(); })
         .def_property_readonly("nbytes", [](const Cache& cache) { return cache.values.bytes(); });
 
-    py::class_<GenerateResult>(module, "GenerateResult")
-        .def_readonly("token_ids", &GenerateResult::token_ids)
-        .def_property_readonly("finish_reason",
-                               [](const GenerateResult& r) { return name_of(r.finish_reason); })
-        .def_readonly("prefill_s", &GenerateResult::prefill_s)
-        .def_readonly("decode_s", &GenerateResult::decode_s);
-
     py::class_<Model>(module, "Model")
         .def(py::init(&open_model), py::arg("text_path"), py::arg("projector_path"), py::kw_only(),
              py::arg("pool"), py::arg("isa") = py::none(), py::arg("stop") = nullptr,
@@ -245,8 +227,8 @@ void bind_model(py::module_& module) {
             py::arg("cache"), py::arg("token_id"), py::kw_only(), py::arg("stop") = nullptr)
         .def("generate", &run_generate, py::arg("cache"), py::arg("token_ids"), py::arg("image_features"),
              py::kw_only(), py::arg("image_token_id"), py::arg("max_new_tokens"), py::arg("stop_token_ids"),
-             py::arg("ignore_eos"), py::arg("on_token"), py::arg("stop") = nullptr,
-             py::arg("on_progress") = py::none())
+             py::arg("ignore_eos"), py::arg("on_token"), py::arg("sampling") = nullptr, py::arg("n") = 1,
+             py::arg("logprobs") = py::none(), py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
         .def("trace_vision", &trace_vision, py::arg("tile"), "Every stage of one tile, for tests.")
         .def("trace_text", &trace_text, py::arg("token_ids"), py::arg("image_features"),
              py::arg("image_token_id"), "Every stage of one prompt, for tests.");

@@ -74,6 +74,7 @@ PYBIND11_MODULE(_core, module) {
 
     py::module_ kernels = module.def_submodule("kernels", "Single kernels of every row, for tests.");
     bind_gguf(module);
+    bind_generate(module);
     bind_model(module);
     bind_preprocess(module, kernels);
     bind_kernels(kernels);
