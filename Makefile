@@ -39,7 +39,7 @@ lint: build/test/installed  ## ruff, mypy and clang-format, and nm over the obje
 	build/test/venv/bin/ruff check .
 	build/test/venv/bin/ruff format --check .
 	cd build/test && venv/bin/mypy --config-file ../../pyproject.toml --strict -p pocketvlm
-	build/test/venv/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	@echo "clang-format over $(words $(CXX_FILES)) files"; build/test/venv/bin/clang-format --dry-run -Werror $(CXX_FILES)
 	build/test/venv/bin/python tests/house/check_isa_objects.py csrc build/temp.*
 
 format: build/test/installed  ## rewrite Python and C++ files in the house format
