@@ -16,7 +16,7 @@ CXX_FILES := $(filter %.cc %.h %.inl,$(PACKAGES))
 WHEEL := build/wheels/pocketvlm-*.whl
 PIP = bin/pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-full lint format clean tools
+.PHONY: help demo test test-full lint sanitize format clean tools
 
 help:  ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -41,6 +41,11 @@ lint: build/test/installed  ## ruff, mypy and clang-format, and nm over the obje
 	cd build/test && venv/bin/mypy --config-file ../../pyproject.toml --strict -p pocketvlm
 	@echo "clang-format over $(words $(CXX_FILES)) files"; build/test/venv/bin/clang-format --dry-run -Werror $(CXX_FILES)
 	build/test/venv/bin/python tests/house/check_isa_objects.py csrc build/temp.*
+
+sanitize: build/test/installed  ## run the tests of the C++ side under ASan and UBSan, then under TSan
+	@build/test/venv/$(PIP) install "$$(echo $(WHEEL))[sanitize]"
+	tests/sanitize.sh $(CURDIR)/build/test/venv/bin/python address,undefined $(PYTEST_ARGS)
+	tests/sanitize.sh $(CURDIR)/build/test/venv/bin/python thread $(PYTEST_ARGS)
 
 format: build/test/installed  ## rewrite Python and C++ files in the house format
 	build/test/venv/bin/ruff check --fix .
@@ -72,8 +77,8 @@ build/demo/installed: build/wheels/built
 
 build/demo/exported: $(filter export/%,$(PACKAGES)) | build/demo/installed
 	@echo "Making a checkpoint in the shape of SmolVLM-256M-Instruct and exporting it as q8_0"
-	@build/demo/venv/bin/pocketvlm export synthetic 256m build/demo/checkpoint --force
-	@build/demo/venv/bin/pocketvlm export gguf build/demo/checkpoint build/demo/model --type q8_0 --force
+	@build/demo/venv/bin/pocketvlm export synthetic 256m build/demo/smolvlm-256m-synthetic --force
+	@build/demo/venv/bin/pocketvlm export gguf build/demo/smolvlm-256m-synthetic build/demo/model --type q8_0 --force
 	@touch $@
 
 build/test/installed: build/wheels/built
