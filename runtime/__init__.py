@@ -19,7 +19,7 @@ from .errors import (
     OutOfBudgetError,
     UnsupportedError,
 )
-from .result import GenerationResult, Memory, Timings
+from .result import GenerationResult, Memory, Timings, TokenLogprob, TokenLogprobs
 from .stream import Stream
 
 __version__ = _version("pocketvlm")
@@ -37,6 +37,8 @@ __all__ = [
     "OutOfBudgetError",
     "Stream",
     "Timings",
+    "TokenLogprob",
+    "TokenLogprobs",
     "UnsupportedError",
     "__version__",
     "load",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ from tqdm import tqdm
 from . import __version__, _core, hub
 from .backends import BACKENDS
 from .engine import Model, load
-from .errors import Error
+from .errors import Error, InputError
 from .result import GenerationResult
+from .sampling import SamplingKeywords
+from .stream import Stream
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
 MODEL_HELP = "exported folder, checkpoint folder or hub id"
@@ -105,42 +108,109 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ignore-eos", action="store_true", help="go on to --max-new-tokens")
     parser.add_argument("--no-split", action="store_true", help="one tile an image: much faster, less detail")
+    _add_sampling_arguments(parser)
+    parser.add_argument("--answers", type=int, default=1, metavar="N", help="how many (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object when done")
+    parser.add_argument(
+        "--logprobs",
+        type=int,
+        metavar="N",
+        help="with --json: how likely each token and the N likeliest were",
+    )
     parser.add_argument("--stats", action="store_true", help="print times and memory to stderr")
     parser.set_defaults(func=_describe)
 
 
+def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Names are llama.cpp's; without any of them the likeliest token is always taken."""
+    group = parser.add_argument_group("sampling")
+    number: dict[str, Any] = {"type": float, "metavar": "X"}
+    group.add_argument(
+        "--temperature", "--temp", **number, help="draw tokens at random: 1 as the model has it, 0 not"
+    )
+    group.add_argument("--top-k", type=int, metavar="N", help="from the N likeliest")
+    group.add_argument("--top-p", **number, help="from the likeliest that make up this part of the whole")
+    group.add_argument("--min-p", **number, help="from tokens this much as likely as the likeliest")
+    group.add_argument("--repeat-penalty", **number, help="above 1: against tokens of prompt and answer")
+    group.add_argument("--presence-penalty", **number, help="above 0: against tokens of the answer")
+    group.add_argument("--frequency-penalty", **number, help="the same for each time that they are there")
+    group.add_argument(
+        "--logit-bias",
+        action="append",
+        default=[],
+        type=_token_and_bias,
+        metavar="TOKEN_ID(+/-)BIAS",
+        help="make a token likelier (15043+1) or less so (15043-1, 15043-inf); repeatable",
+    )
+    group.add_argument("-s", "--seed", type=int, metavar="N", help="draw the same tokens every time")
+
+
+def _token_and_bias(text: str) -> tuple[int, float]:
+    match = re.fullmatch(r"(\d+)([+-](?:\d+\.?\d*|\.\d+|inf))", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a token id, + or -, and a number")
+    return int(match[1]), float(match[2])
+
+
+def _sampling(args: argparse.Namespace) -> SamplingKeywords:
+    return {
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "min_p": args.min_p,
+        "repetition_penalty": args.repeat_penalty,
+        "presence_penalty": args.presence_penalty,
+        "frequency_penalty": args.frequency_penalty,
+        "logit_bias": dict(args.logit_bias),
+        "seed": args.seed,
+    }
+
+
 def _describe(args: argparse.Namespace) -> int:
+    if args.logprobs is not None and not args.json:
+        raise InputError("--logprobs shows in --json alone")
     prompt = args.prompt
     if prompt is None:
         prompt = "Describe this image." if len(args.images) == 1 else "Describe these images."
     with _Progress() as progress:
         model = _load(args, args.model, progress)
-        stream = model.stream(
-            prompt,
-            images=args.images,
-            max_new_tokens=args.max_new_tokens,
-            stop=args.stop,
-            ignore_eos=args.ignore_eos,
-            split_images=False if args.no_split else None,
-            on_progress=progress.update,
-        )
-        with stream:
-            at_start = True
-            for piece in stream:
-                progress.close()
-                if args.json:
-                    continue
-                shown = piece.lstrip() if at_start else piece  # most answers begin with a space
-                at_start = at_start and not shown
-                print(shown, end="", flush=True)
+        options: dict[str, Any] = {
+            "images": args.images,
+            "max_new_tokens": args.max_new_tokens,
+            "stop": args.stop,
+            "ignore_eos": args.ignore_eos,
+            "split_images": False if args.no_split else None,
+            "logprobs": args.logprobs,
+            "on_progress": progress.update,
+            **_sampling(args),
+        }
+        if args.answers == 1:
+            with model.stream(prompt, **options) as stream:
+                _print_pieces(stream, progress, quiet=args.json)
+            result = stream.result
+        else:
+            result = model.generate(prompt, n=args.answers, **options)
     if args.json:
-        print(json.dumps(stream.result.to_dict(), ensure_ascii=False))
-    else:
+        print(json.dumps(result.to_dict(), ensure_ascii=False))
+    elif args.answers == 1:
         print()
+    else:
+        for i, answer in enumerate([result, *result.alternatives], 1):
+            print(f"[{i}] {answer.text.lstrip()}")
     if args.stats:
-        print(_statistics(stream.result), file=sys.stderr)
+        print(_statistics(result), file=sys.stderr)
     return 0
+
+
+def _print_pieces(stream: Stream, progress: _Progress, *, quiet: bool) -> None:
+    at_start = True
+    for piece in stream:
+        progress.close()
+        if quiet:
+            continue
+        shown = piece.lstrip() if at_start else piece  # most answers begin with a space
+        at_start = at_start and not shown
+        print(shown, end="", flush=True)
 
 
 def _statistics(result: GenerationResult) -> str:

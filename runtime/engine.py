@@ -7,21 +7,21 @@ tokens, tokens to text. The computing is done below, in `backends`; here is what
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from . import _core, hub
-from .backends import Backend, ProgressCallback, open_backend, require_backend
+from .arguments import read_integer, read_strings
+from .backends import Backend, Generated, ProgressCallback, open_backend, require_backend
 from .config import ModelConfig
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
 from .images import DEFAULT_PIXEL_LIMIT, ImageSource, load_image
@@ -29,8 +29,9 @@ from .memory import peak_resident_bytes
 from .messages import ImagePart, MessageDict, parse_messages
 from .processor import ImageSize, Processor, TilePlan, plan_tiles
 from .result import GenerationResult, Memory, Timings
+from .sampling import SamplingKeywords, SamplingOptions, read_sampling
 from .stream import Stream
-from .text_assembler import TextAssembler
+from .text_assembler import AnswerText
 
 
 def load(
@@ -62,8 +63,10 @@ def load(
         OutOfBudgetError: The model does not fit the memory this process may use.
     """
     require_backend(backend)
-    num_threads = _at_least_one("threads", threads) if threads is not None else _core.default_threads()
-    pixel_limit = _at_least_one("pixel_limit", pixel_limit)
+    num_threads = (
+        read_integer("threads", threads, at_least=1) if threads is not None else _core.default_threads()
+    )
+    pixel_limit = read_integer("pixel_limit", pixel_limit, at_least=1)
     files = hub.resolve(source, type=type)
 
     started = time.perf_counter()
@@ -96,6 +99,9 @@ class _Request:
     max_new_tokens: int
     stop: tuple[str, ...]
     ignore_eos: bool
+    sampling: SamplingOptions
+    n: int
+    logprobs: int | None
     on_progress: ProgressCallback | None
     prepare_s: float
 
@@ -137,9 +143,12 @@ class Model:
         stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
         split_images: bool | None = None,
+        n: int = 1,
+        logprobs: int | None = None,
         on_progress: ProgressCallback | None = None,
+        **sampling: Unpack[SamplingKeywords],
     ) -> GenerationResult:
-        """Answers a prompt, greedily.
+        """Answers a prompt, greedily unless a temperature is given.
 
         Args:
             prompt: A question, asked about all of `images`; or a conversation, as messages in the form of
@@ -147,10 +156,16 @@ class Model:
             images: Paths, bytes, PIL images or uint8 arrays [H, W, 3]; for a conversation, one for every
                 `{"type": "image"}` that does not carry its own.
             max_new_tokens: The most tokens to answer with.
-            stop: Strings to end before.
+            stop: Strings to end before. They are looked for here, in the text, whatever tokens it came in.
             ignore_eos: Whether to go on after the tokens that end an answer, up to `max_new_tokens`.
             split_images: Whether to cut images into tiles: more detail, more time. None: as the model says.
+            n: How many answers; images and prompt are read once. The result is the first, with the others as
+                its `alternatives`. More than one takes a temperature.
+            logprobs: Tell in the result how likely each token was, and this many of the likeliest.
             on_progress: Called as `on_progress(stage, done, total)` while images and prompt are read.
+            **sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`,
+                `frequency_penalty`, `logit_bias` and `seed`, as `sampling.SamplingOptions` has them. With a
+                temperature and no `seed` every call answers anew.
 
         Raises:
             InputError: An image, a message or an argument that cannot be used.
@@ -158,7 +173,9 @@ class Model:
             OutOfBudgetError: The work does not fit the memory this process may use.
             KeyboardInterrupt: Ctrl-C, within a layer's time. The model can be used again.
         """
-        request = self._prepare(prompt, images, max_new_tokens, stop, ignore_eos, split_images, on_progress)
+        request = self._prepare(
+            prompt, images, max_new_tokens, stop, ignore_eos, split_images, n, logprobs, on_progress, sampling
+        )
         return self._run(request, _core.StopFlag(), lambda piece: None)
 
     def stream(
@@ -170,13 +187,17 @@ class Model:
         stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
         split_images: bool | None = None,
+        logprobs: int | None = None,
         on_progress: ProgressCallback | None = None,
+        **sampling: Unpack[SamplingKeywords],
     ) -> Stream:
-        """As `generate`, but returns an iterator over pieces of the text, with `.result` at its end.
+        """As `generate`, but returns an iterator over pieces of the one text, with `.result` at its end.
 
         The request is checked before this returns; a thread does the computing and calls `on_progress`.
         """
-        request = self._prepare(prompt, images, max_new_tokens, stop, ignore_eos, split_images, on_progress)
+        request = self._prepare(
+            prompt, images, max_new_tokens, stop, ignore_eos, split_images, 1, logprobs, on_progress, sampling
+        )
         return Stream(lambda stop_flag, emit: self._run(request, stop_flag, emit))
 
     def info(self) -> dict[str, Any]:
@@ -206,11 +227,21 @@ class Model:
         stop: str | Sequence[str],
         ignore_eos: bool,
         split_images: bool | None,
+        n: int,
+        logprobs: int | None,
         on_progress: ProgressCallback | None,
+        sampling: SamplingKeywords,
     ) -> _Request:
         started = time.perf_counter()
-        max_new_tokens = _at_least_one("max_new_tokens", max_new_tokens)
-        stop = _stop_strings(stop)
+        max_new_tokens = read_integer("max_new_tokens", max_new_tokens, at_least=1)
+        n = read_integer("n", n, at_least=1)
+        if logprobs is not None:
+            logprobs = read_integer("logprobs", logprobs, at_least=0, at_most=self.config.text.vocab_size)
+        sampling_options = read_sampling(sampling)
+        sampling_options.for_core(self.config.text.vocab_size)  # refuses here what would be refused later
+        if n > 1 and sampling_options.temperature == 0:
+            raise InputError(f"n is {n}, but without a temperature all answers would be the same")
+        stop = read_strings("stop", stop)
         messages = parse_messages(prompt, _list_of_images(images))
         parts = [part for message in messages for part in message.content]
         sources = [part.image for part in parts if isinstance(part, ImagePart)]
@@ -239,6 +270,9 @@ class Model:
             max_new_tokens,
             stop,
             ignore_eos,
+            sampling_options,
+            n,
+            logprobs,
             on_progress,
             prepare_s=time.perf_counter() - started,
         )
@@ -258,20 +292,13 @@ class Model:
             image_features = self._encode_tiles(tiles, request, stop_flag)
             vision_s = time.perf_counter() - clock
 
-            assembler = TextAssembler(request.stop)
-            pieces: list[str] = []
+            answers = [AnswerText(request.stop, emit) for _ in range(request.n)]
             first_token: list[float] = []  # the moment it came
 
-            def put(piece: str) -> None:
-                if piece:
-                    pieces.append(piece)
-                    emit(piece)
-
-            def on_token(token_id: int, sequence: int = 0) -> bool:
+            def on_token(token_id: int, sequence: int) -> bool:
                 if not first_token:
                     first_token.append(time.perf_counter())
-                put(assembler.push(self._processor.tokenizer.decode_bytes(token_id)))
-                return assembler.stopped
+                return answers[sequence].push(self._processor.tokenizer.decode_bytes(token_id))
 
             generated = self._backend.generate(
                 request.token_ids,
@@ -279,31 +306,40 @@ class Model:
                 max_new_tokens=request.max_new_tokens,
                 stop_token_ids=self._processor.stop_token_ids,
                 ignore_eos=request.ignore_eos,
+                sampling=request.sampling,
+                n=request.n,
+                logprobs=request.logprobs,
                 on_token=on_token,
                 stop=stop_flag,
                 on_progress=request.on_progress,
             )
-            put(assembler.finish())
 
-        further_tokens = len(generated.token_ids) - 1
-        return GenerationResult(
-            text="".join(pieces),
-            token_ids=generated.token_ids,
-            finish_reason="stop" if assembler.stopped else generated.finish_reason,
-            prompt_tokens=len(request.token_ids),
-            image_tokens=len(image_features),
-            tiles=len(tiles),
-            timings=Timings(
-                load_s=self._load_s,
-                preprocess_s=preprocess_s,
-                vision_s=vision_s,
-                prefill_s=generated.prefill_s,
-                decode_s=generated.decode_s,
-                time_to_first_token_s=first_token[0] - request.started,
-                decode_tokens_per_s=further_tokens / generated.decode_s if further_tokens > 0 else 0.0,
-            ),
-            memory=Memory(peak_bytes=peak_resident_bytes()),
-        )
+        memory = Memory(peak_bytes=peak_resident_bytes())
+
+        def result(answer: AnswerText, generated: Generated) -> GenerationResult:
+            further_tokens = len(generated.token_ids) - 1
+            return GenerationResult(
+                text=answer.finish(),
+                token_ids=generated.token_ids,
+                finish_reason="stop" if answer.stopped else generated.finish_reason,
+                prompt_tokens=len(request.token_ids),
+                image_tokens=len(image_features),
+                tiles=len(tiles),
+                timings=Timings(
+                    load_s=self._load_s,
+                    preprocess_s=preprocess_s,
+                    vision_s=vision_s,
+                    prefill_s=generated.prefill_s,
+                    decode_s=generated.decode_s,
+                    time_to_first_token_s=first_token[0] - request.started,
+                    decode_tokens_per_s=further_tokens / generated.decode_s if further_tokens > 0 else 0.0,
+                ),
+                memory=memory,
+                logprobs=generated.logprobs,
+            )
+
+        first, *others = map(result, answers, [generated, *generated.alternatives])
+        return replace(first, alternatives=others)
 
     def _cut_tiles(self, request: _Request, stop_flag: _core.StopFlag) -> NDArray[np.uint8]:
         """Returns the tiles of all images, uint8 [T, tile_size, tile_size, 3]."""
@@ -347,21 +383,3 @@ def _list_of_images(images: ImageSource | Sequence[ImageSource]) -> list[ImageSo
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray):
         return [images]
     return list(images)
-
-
-def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    for string in strings:
-        if not isinstance(string, str) or not string:
-            raise InputError(f"stop: found {string!r}, expected strings that are not empty")
-    return strings
-
-
-def _at_least_one(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise InputError(f"{name} is {value!r}, expected an integer of at least 1")
-    return number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -28,8 +28,23 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a token was: the natural logarithm of its probability."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprobs(TokenLogprob):
+    """How likely a token of an answer was, by the model's own logits: before temperature, filter, penalty."""
+
+    top: list[TokenLogprob]  # the likeliest in its place, from the top down
+
+
+@dataclass(frozen=True)
 class GenerationResult:
-    """A finished answer."""
+    """A finished answer, and those beside it if several were asked for."""
 
     text: str  # as decoded, often with a space first; without special tokens and without the stop string
     token_ids: list[int]  # a stop token that ended it included
@@ -39,7 +54,15 @@ class GenerationResult:
     tiles: int
     timings: Timings
     memory: Memory
+    logprobs: list[TokenLogprobs] | None = None  # one for each of token_ids, if asked for
+    alternatives: list[GenerationResult] = field(default_factory=list)  # the n - 1 answers after this one
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain dicts and lists, for JSON."""
-        return dataclasses.asdict(self)
+        """Returns plain dicts and lists, for JSON; `logprobs` and `alternatives` only if there are some."""
+        values = dataclasses.asdict(self)
+        del values["logprobs"], values["alternatives"]
+        if self.logprobs is not None:
+            values["logprobs"] = [dataclasses.asdict(entry) for entry in self.logprobs]
+        if self.alternatives:
+            values["alternatives"] = [answer.to_dict() for answer in self.alternatives]
+        return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class TextAssembler:
@@ -54,3 +54,32 @@ class TextAssembler:
             if any(stop.startswith(text[len(text) - length :]) for stop in self._stop):
                 return length
         return 0
+
+
+class AnswerText:
+    """The text of an answer while it is made: token bytes in, pieces to `emit`, the whole at the end."""
+
+    def __init__(self, stop: Sequence[str], emit: Callable[[str], None]) -> None:
+        self._assembler = TextAssembler(stop)
+        self._emit = emit
+        self._pieces: list[str] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has come."""
+        return self._assembler.stopped
+
+    def push(self, token_bytes: bytes) -> bool:
+        """Takes the bytes of the next token. Returns whether the answer ends with it."""
+        self._put(self._assembler.push(token_bytes))
+        return self.stopped
+
+    def finish(self) -> str:
+        """Emits what was held back, and returns the whole text."""
+        self._put(self._assembler.finish())
+        return "".join(self._pieces)
+
+    def _put(self, piece: str) -> None:
+        if piece:
+            self._pieces.append(piece)
+            self._emit(piece)

@@ -17,6 +17,8 @@ from .. import _core
 from ..config import ModelConfig
 from ..errors import UnsupportedError
 from ..hub import ModelFiles
+from ..result import TokenLogprobs
+from ..sampling import SamplingOptions
 
 # What a long call reports: (stage, done, total).
 ProgressCallback: TypeAlias = Callable[[str, int, int], None]
@@ -27,8 +29,10 @@ class Generated(NamedTuple):
 
     token_ids: list[int]  # a stop token that ended it included
     finish_reason: str  # "stop": a stop token; "callback": on_token said so; "length"
-    prefill_s: float
+    prefill_s: float  # shared by all answers
     decode_s: float
+    logprobs: list[TokenLogprobs] | None = None  # of each token, if asked for
+    alternatives: tuple["Generated", ...] = ()  # the answers after the first
 
 
 class Backend(Protocol):
@@ -51,11 +55,14 @@ class Backend(Protocol):
         max_new_tokens: int,
         stop_token_ids: Sequence[int],
         ignore_eos: bool,
-        on_token: Callable[[int], bool],
+        sampling: SamplingOptions,
+        n: int,
+        logprobs: int | None,
+        on_token: Callable[[int, int], bool],
         stop: _core.StopFlag,
         on_progress: ProgressCallback | None,
     ) -> Generated:
-        """Decodes greedily after a prompt.
+        """Answers a prompt, `n` times, one after the other.
 
         Args:
             token_ids: The prompt, with an image token for every row of `image_features`.
@@ -63,8 +70,11 @@ class Backend(Protocol):
             max_new_tokens: The most tokens to produce; fewer if the context is full before.
             stop_token_ids: Tokens that end it.
             ignore_eos: Whether to go on after those.
-            on_token: Called with every token; returning True ends it.
-            stop: Ends it from any thread.
+            sampling: How tokens are chosen.
+            n: How many answers.
+            logprobs: With how many of the likeliest to tell how likely each token was; None: not at all.
+            on_token: Called with every token and the number of its answer; returning True ends that answer.
+            stop: Ends everything from any thread.
             on_progress: Called while the prompt is read.
 
         Raises:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from .. import _core
 from ..config import ModelConfig
 from ..hub import ModelFiles
+from ..result import TokenLogprob, TokenLogprobs
+from ..sampling import SamplingOptions
 from . import Generated, ProgressCallback
 
 
@@ -47,7 +49,10 @@ class NativeBackend:
         max_new_tokens: int,
         stop_token_ids: Sequence[int],
         ignore_eos: bool,
-        on_token: Callable[[int], bool],
+        sampling: SamplingOptions,
+        n: int,
+        logprobs: int | None,
+        on_token: Callable[[int, int], bool],
         stop: _core.StopFlag,
         on_progress: ProgressCallback | None,
     ) -> Generated:
@@ -60,10 +65,13 @@ class NativeBackend:
             stop_token_ids=list(stop_token_ids),
             ignore_eos=ignore_eos,
             on_token=on_token,
+            sampling=sampling.for_core(self._model.vocab_size),
+            n=n,
+            logprobs=logprobs,
             stop=stop,
             on_progress=on_progress,
         )
-        return Generated(result.token_ids, result.finish_reason, result.prefill_s, result.decode_s)
+        return _read_result(result, with_logprobs=logprobs is not None)
 
     def info(self) -> dict[str, Any]:
         model = self._model
@@ -74,3 +82,18 @@ class NativeBackend:
             "num_parameters": model.num_parameters,
             "weight_bytes": model.weight_bytes,
         }
+
+
+def _read_result(result: _core.GenerateResult, *, with_logprobs: bool) -> Generated:
+    logprobs = [
+        TokenLogprobs(token_id, entry.chosen, [TokenLogprob(top.token_id, top.logprob) for top in entry.top])
+        for token_id, entry in zip(result.token_ids, result.logprobs, strict=with_logprobs)
+    ]
+    return Generated(
+        result.token_ids,
+        result.finish_reason,
+        result.prefill_s,
+        result.decode_s,
+        logprobs if with_logprobs else None,
+        tuple(_read_result(answer, with_logprobs=with_logprobs) for answer in result.alternatives),
+    )

@@ -19,6 +19,7 @@ from pocketvlm.engine import Model
 from pocketvlm.errors import Cancelled
 from pocketvlm.hub import ModelFiles
 from pocketvlm.processor import Processor
+from pocketvlm.sampling import SamplingOptions
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,8 @@ def smolvlm_processor(smolvlm_256m: Path) -> Processor:
 
 
 class ScriptedBackend:
-    """Keeps the protocol of a backend, and answers with tokens that a test has laid down."""
+    """Keeps the protocol of a backend, and answers with tokens that a test has laid down; each further answer
+    leaves out one more of the first."""
 
     def __init__(self, answer: Sequence[int], hidden_size: int, image_seq_len: int) -> None:
         self.answer = list(answer)
@@ -59,24 +61,33 @@ class ScriptedBackend:
         max_new_tokens: int,
         stop_token_ids: Sequence[int],
         ignore_eos: bool,
-        on_token: Callable[[int], bool],
+        sampling: SamplingOptions,
+        n: int,
+        logprobs: int | None,
+        on_token: Callable[[int, int], bool],
         stop: _core.StopFlag,
         on_progress: ProgressCallback | None,
     ) -> Generated:
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
+        self.sampling, self.logprobs = sampling, logprobs
+
+        def answer(sequence: int) -> Generated:
             produced: list[int] = []
-            for token_id in self.answer[:max_new_tokens]:
+            for token_id in self.answer[sequence:][:max_new_tokens]:
                 time.sleep(self.seconds_per_token)
                 if stop.is_set():
                     raise Cancelled("stopped")
                 produced.append(token_id)
-                if on_token(token_id):
+                if on_token(token_id, sequence):
                     return Generated(produced, "callback", 0.5, 0.25)
                 if token_id in stop_token_ids and not ignore_eos:
                     return Generated(produced, "stop", 0.5, 0.25)
             return Generated(produced, "length", 0.5, 0.25)
+
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            first, *others = map(answer, range(n))
+            return first._replace(alternatives=tuple(others))
         finally:
             self.running -= 1
 

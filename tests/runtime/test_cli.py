@@ -114,7 +114,7 @@ def test_an_error_is_one_line_and_exit_code_1(
     [
         [],
         ["describe"],
-        ["describe", "a.jpg", "--temperature", "1"],
+        ["describe", "a.jpg", "--do-sample"],
         ["describe", "a.jpg", "--type", "q2_k"],
         ["x"],
     ],
