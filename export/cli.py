@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import Error
-from .gguf_export import export_gguf
+from .gguf_export import EMBEDDING_TYPES, export_gguf
 from .model_files import SIZES
 from .progress import progress_bar
-from .quantize import EXPORT_TYPES
+from .quantize import TYPES
 from .synthetic import DEFAULT_SEED, write_synthetic
 
 _GGUF_DESCRIPTION = """
@@ -36,10 +36,15 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     gguf.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     gguf.add_argument(
-        "--type", required=True, choices=EXPORT_TYPES, help="type of the matrices; norms and biases stay f32"
+        "--type", required=True, choices=tuple(TYPES), help="type of the matrices; norms and biases stay f32"
     )
     gguf.add_argument(
-        "--vision-type", choices=EXPORT_TYPES, help="type for vision tower and connector (default: as --type)"
+        "--vision-type", choices=tuple(TYPES), help="type for vision tower and connector (default: as --type)"
+    )
+    gguf.add_argument(
+        "--embedding-type",
+        choices=EMBEDDING_TYPES,
+        help="type for token embedding and head, never under 8 bits (default: as --type; q8_0 for q4_0)",
     )
     _add_force(gguf)
     gguf.set_defaults(func=_run_gguf)
@@ -67,6 +72,7 @@ def _run_gguf(args: argparse.Namespace) -> int:
             args.out,
             type=args.type,
             vision_type=args.vision_type,
+            embedding_type=args.embedding_type,
             force=args.force,
             on_progress=on_progress,
         )

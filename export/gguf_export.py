@@ -21,9 +21,12 @@ from .gguf_file import GgufWriter, Metadata, TensorInfo, replace_metadata
 from .gguf_metadata import Provenance, projector_metadata, text_metadata
 from .output_folder import output_folder
 from .progress import OnProgress
-from .quantize import EXPORT_TYPES, TYPES, ByteRows, FloatRows, QuantType
-from .tensor_map import LM_HEAD, TensorSpec, text_tensors, vision_tensors
+from .quantize import TYPES, ByteRows, FloatRows, QuantType
+from .tensor_map import EMBED_TOKENS, LM_HEAD, TensorSpec, text_tensors, vision_tensors
 from .vocabulary import vocabulary_metadata
+
+# Token embedding and head have 8 bits or more: their rounding goes straight into every token and logit.
+EMBEDDING_TYPES = tuple(name for name in TYPES if name != "q4_0")
 
 # 1 MB of float32 at a time.
 _CHUNK_ELEMENTS = 1 << 18
@@ -60,7 +63,7 @@ class _Job:
     stage: str
     file_name: str
     specs: list[TensorSpec]
-    type: QuantType
+    infos: list[TensorInfo]  # one for each of specs
     make_metadata: Callable[[Provenance, list[str]], Metadata]
 
     @property
@@ -74,6 +77,7 @@ def export_gguf(
     *,
     type: str,
     vision_type: str | None = None,
+    embedding_type: str | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ExportedPair:
@@ -82,8 +86,10 @@ def export_gguf(
     Args:
         checkpoint: A folder with config.json, safetensors, tokenizer and processor files.
         out: The folder to write. It appears when it is complete.
-        type: Type of the text file's matrices, "f32" or "q8_0".
+        type: Type of the text file's matrices: "f32", "f16", "bf16", "q8_0" or "q4_0".
         vision_type: The same for the projector file; `type` if not given.
+        embedding_type: Type of token embedding and head, one of `EMBEDDING_TYPES`; if not given, `type`, and
+            "q8_0" where that is "q4_0".
         force: Replace an earlier export in `out`.
         on_progress: Called with ("text" or "projector", elements done, elements in total).
 
@@ -93,12 +99,15 @@ def export_gguf(
     Raises:
         FormatError: The checkpoint is incomplete or damaged.
         UnsupportedError: It is of another architecture, or a value does not fit the type.
-        InputError: An unknown type, or `out` is there and `force` is not given.
+        InputError: A type that is unknown or not for the embedding; `out` is there and `force` is not given.
         Error: The disk is full.
     """
-    text_type, projector_type = _known_type(type), _known_type(vision_type or type)
+    text_type = _known_type("type", type, tuple(TYPES))
+    projector_type = _known_type("vision_type", vision_type or type, tuple(TYPES))
+    default = type if type in EMBEDDING_TYPES else "q8_0"
+    embeddings = _known_type("embedding_type", embedding_type or default, EMBEDDING_TYPES)
     with Checkpoint(checkpoint) as source:
-        jobs = _plan(source, text_type, projector_type)
+        jobs = _plan(source, text_type, projector_type, embeddings)
         replaceable = (*_COPIED, "*.gguf")
         with output_folder(Path(out), force=force, replaceable=replaceable) as folder:
             for name in _COPIED:
@@ -109,13 +118,15 @@ def export_gguf(
     return ExportedPair(Path(out) / text_job.file_name, Path(out) / projector_job.file_name)
 
 
-def _known_type(name: str) -> QuantType:
-    if name not in EXPORT_TYPES:
-        raise InputError(f"type is {name!r}, expected one of {', '.join(EXPORT_TYPES)}")
+def _known_type(option: str, name: str, expected: tuple[str, ...]) -> QuantType:
+    if name not in expected:
+        raise InputError(f"{option} is {name!r}, expected one of {', '.join(expected)}")
     return TYPES[name]
 
 
-def _plan(source: Checkpoint, text_type: QuantType, projector_type: QuantType) -> tuple[_Job, _Job]:
+def _plan(
+    source: Checkpoint, text_type: QuantType, projector_type: QuantType, embedding_type: QuantType
+) -> tuple[_Job, _Job]:
     """Reads everything but the weights and says what goes into the two files."""
     processor = ProcessorConfig.from_folder(source.folder)
     processor.require_match(source.config, str(source.folder))
@@ -125,11 +136,15 @@ def _plan(source: Checkpoint, text_type: QuantType, projector_type: QuantType) -
         for spec in text_tensors(source.config)
         if not (spec.hf_name == LM_HEAD and source.has_shared_head)
     ]
+    vision_specs = vision_tensors(source.config)
     text = _Job(
         "text",
         f"{source.name}-{text_type.name.upper()}.gguf",
         text_specs,
-        text_type,
+        [
+            tensor_info(spec, embedding_type if spec.hf_name in (EMBED_TOKENS, LM_HEAD) else text_type)
+            for spec in text_specs
+        ],
         lambda provenance, hashes: text_metadata(
             source.config,
             vocabulary,
@@ -142,8 +157,8 @@ def _plan(source: Checkpoint, text_type: QuantType, projector_type: QuantType) -
     projector = _Job(
         "projector",
         f"mmproj-{source.name}-{projector_type.name.upper()}.gguf",
-        vision_tensors(source.config),
-        projector_type,
+        vision_specs,
+        [tensor_info(spec, projector_type) for spec in vision_specs],
         lambda provenance, hashes: projector_metadata(
             source.config,
             processor,
@@ -173,10 +188,9 @@ def _write_pair(
     tensor_hashes: dict[str, str] = {}
     unknown = Provenance(source.name, source.revision, pair_id=_UNKNOWN_HASH)
     for job in jobs:
-        infos = [tensor_info(spec, job.type) for spec in job.specs]
-        metadata = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in infos])
-        with GgufWriter(folder / job.file_name, metadata, infos) as writer:
-            for spec, info in zip(job.specs, infos, strict=True):
+        metadata = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in job.infos])
+        with GgufWriter(folder / job.file_name, metadata, job.infos) as writer:
+            for spec, info in zip(job.specs, job.infos, strict=True):
                 source_hash, tensor_hash = hashlib.sha256(), hashlib.sha256()
                 for start, stop in _row_ranges(spec):
                     rows = source.read_rows(spec, start, stop)
@@ -190,10 +204,9 @@ def _write_pair(
 
     known = replace(unknown, pair_id=_pair_id(source_hashes))
     for job in jobs:
-        infos = [tensor_info(spec, job.type) for spec in job.specs]
-        old = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in infos])
-        new = job.make_metadata(known, [f"{info.name}={tensor_hashes[info.name]}" for info in infos])
-        replace_metadata(folder / job.file_name, old, new, infos)
+        old = job.make_metadata(unknown, [f"{info.name}={_UNKNOWN_HASH}" for info in job.infos])
+        new = job.make_metadata(known, [f"{info.name}={tensor_hashes[info.name]}" for info in job.infos])
+        replace_metadata(folder / job.file_name, old, new, job.infos)
 
 
 def tensor_info(spec: TensorSpec, mostly: QuantType) -> TensorInfo:

@@ -12,9 +12,11 @@ import termios
 import time
 from pathlib import Path
 
+import gguf
 import pytest
 
 from pocketvlm.export import cli
+from pocketvlm.export.quantize import TYPES
 from pocketvlm.export.synthetic import DEFAULT_SEED, write_weights
 
 COMMAND = [sys.executable, "-P", "-m", "pocketvlm.export"]
@@ -49,12 +51,15 @@ def test_both_commands(checkpoint: Path, tmp_path: Path) -> None:
     assert synthetic.stderr == ""
     for path in checkpoint.iterdir():
         assert (tmp_path / "tiny" / path.name).read_bytes() == path.read_bytes()
-    exported = run("gguf", tmp_path / "tiny", tmp_path / "out", "--type", "f32", "--vision-type", "q8_0")
+    types = ["--type", "q4_0", "--vision-type", "f16", "--embedding-type", "bf16"]
+    exported = run("gguf", tmp_path / "tiny", tmp_path / "out", *types)
     assert (exported.returncode, exported.stderr) == (0, "")
     assert exported.stdout.splitlines() == [
-        str(tmp_path / "out" / "tiny-F32.gguf"),
-        str(tmp_path / "out" / "mmproj-tiny-Q8_0.gguf"),
+        str(tmp_path / "out" / "tiny-Q4_0.gguf"),
+        str(tmp_path / "out" / "mmproj-tiny-F16.gguf"),
     ]
+    tensors = gguf.GGUFReader(tmp_path / "out" / "tiny-Q4_0.gguf").tensors
+    assert {tensor.name: tensor.tensor_type.name for tensor in tensors}["token_embd.weight"] == "BF16"
 
 
 def test_errors_are_one_line_and_exit_code_1(checkpoint: Path, tmp_path: Path) -> None:
@@ -76,6 +81,7 @@ def test_errors_are_one_line_and_exit_code_1(checkpoint: Path, tmp_path: Path) -
         ["gguf"],
         ["gguf", "a", "b"],
         ["gguf", "a", "b", "--type", "q9"],
+        ["gguf", "a", "b", "--type", "q4_0", "--embedding-type", "q4_0"],
         ["synthetic", "3b", "x"],
         ["synthetic", "tiny", "x", "--seed", "one"],
         ["synthetic", "tiny", "x", "--colour"],
@@ -96,7 +102,9 @@ def test_help_says_what_the_arguments_are(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     for part in (
         "CHECKPOINT",
-        "--vision-type",
+        "{f32,f16,bf16,q8_0,q4_0}",
+        "--vision-type {f32,f16,bf16,q8_0,q4_0}",
+        "--embedding-type {f32,f16,bf16,q8_0}",
         "256m, 500m, 2.2b, tiny",
         f"default: {DEFAULT_SEED}",
         "--force",
@@ -167,7 +175,7 @@ needs_proc = pytest.mark.skipif(
 
 
 @needs_proc
-@pytest.mark.parametrize("type", ["f32", "q8_0"])
+@pytest.mark.parametrize("type", TYPES)
 def test_export_keeps_memory_near_one_piece_of_a_tensor(
     large_checkpoint: Path, tmp_path: Path, type: str
 ) -> None:

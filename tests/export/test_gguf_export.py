@@ -17,8 +17,14 @@ import pytest
 from pocketvlm.config import ModelConfig
 from pocketvlm.errors import Error, FormatError, InputError, UnsupportedError
 from pocketvlm.export import gguf_export
-from pocketvlm.export.gguf_export import ExportedPair, export_gguf, interleave_rotary_rows
+from pocketvlm.export.gguf_export import (
+    EMBEDDING_TYPES,
+    ExportedPair,
+    export_gguf,
+    interleave_rotary_rows,
+)
 from pocketvlm.export.gguf_file import GgufWriter
+from pocketvlm.export.quantize import TYPES
 from pocketvlm.export.tensor_map import EMBED_TOKENS, LM_HEAD, TensorSpec, all_tensors
 
 from .tensor_files import Stored, read_tensors, write_sharded, write_tensors
@@ -27,13 +33,20 @@ WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def f32(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedPair:
-    return export_gguf(checkpoint, tmp_path_factory.mktemp("f32") / "out", type="f32")
+def exports(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedPair]:
+    """An export of each type."""
+    folder = tmp_path_factory.mktemp("exports")
+    return {type: export_gguf(checkpoint, folder / type, type=type) for type in TYPES}
 
 
 @pytest.fixture(scope="module")
-def q8_0(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedPair:
-    return export_gguf(checkpoint, tmp_path_factory.mktemp("q8_0") / "out", type="q8_0")
+def f32(exports: dict[str, ExportedPair]) -> ExportedPair:
+    return exports["f32"]
+
+
+@pytest.fixture(scope="module")
+def q8_0(exports: dict[str, ExportedPair]) -> ExportedPair:
+    return exports["q8_0"]
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
@@ -72,20 +85,33 @@ def test_f32_holds_the_values_of_the_checkpoint(checkpoint: Path, f32: ExportedP
         assert np.array_equal(tensor.data.reshape(spec.shape), values), spec.gguf_name
 
 
-def test_q8_0_holds_the_blocks_of_the_gguf_package(checkpoint: Path, q8_0: ExportedPair) -> None:
-    stored, found = read_tensors(checkpoint / WEIGHTS), all_tensors_of(q8_0)
-    quantized = 0
+@pytest.mark.parametrize("type", TYPES)
+def test_matrices_are_the_blocks_of_the_gguf_package(
+    checkpoint: Path, exports: dict[str, ExportedPair], type: str
+) -> None:
+    stored, found = read_tensors(checkpoint / WEIGHTS), all_tensors_of(exports[type])
+    matrices = 0
     for spec in specs_of(checkpoint):
         tensor, values = found[spec.gguf_name], expected_values(spec, stored[spec.hf_name])
         if spec.always_f32:
             assert tensor.tensor_type == gguf.GGMLQuantizationType.F32
             assert np.array_equal(tensor.data.reshape(spec.shape), values)
         else:
-            assert tensor.tensor_type == gguf.GGMLQuantizationType.Q8_0
-            expected = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
-            assert np.array_equal(tensor.data, expected), spec.gguf_name
-            quantized += 1
-    assert quantized == 2 + 2 * 7 + 1 + 2 * 6
+            is_embedding = spec.hf_name in (EMBED_TOKENS, LM_HEAD)
+            expected_type = "q8_0" if type == "q4_0" and is_embedding else type
+            assert tensor.tensor_type == gguf.GGMLQuantizationType[expected_type.upper()]
+            expected = gguf.quants.quantize(values, tensor.tensor_type)
+            assert tensor.data.tobytes() == expected.tobytes(), spec.gguf_name
+            matrices += 1
+    assert matrices == 2 + 2 * 7 + 1 + 2 * 6
+
+
+def test_bf16_of_a_bf16_checkpoint_loses_nothing(checkpoint: Path, exports: dict[str, ExportedPair]) -> None:
+    stored, found = read_tensors(checkpoint / WEIGHTS), all_tensors_of(exports["bf16"])
+    for spec in specs_of(checkpoint):
+        tensor = found[spec.gguf_name]
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(spec.shape)
+        assert np.array_equal(values, expected_values(spec, stored[spec.hf_name]))
 
 
 def test_permuted_rows_give_the_same_attention_scores() -> None:
@@ -105,12 +131,31 @@ def test_permuted_rows_give_the_same_attention_scores() -> None:
     np.testing.assert_allclose(interleaved, rotated, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("type", "suffix", "file_type"),
+    [
+        ("f32", "F32", gguf.LlamaFileType.ALL_F32),
+        ("f16", "F16", gguf.LlamaFileType.MOSTLY_F16),
+        ("bf16", "BF16", gguf.LlamaFileType.MOSTLY_BF16),
+        ("q8_0", "Q8_0", gguf.LlamaFileType.MOSTLY_Q8_0),
+        ("q4_0", "Q4_0", gguf.LlamaFileType.MOSTLY_Q4_0),
+    ],
+)
+def test_files_say_their_type(
+    exports: dict[str, ExportedPair], type: str, suffix: str, file_type: gguf.LlamaFileType
+) -> None:
+    pair = exports[type]
+    assert [path.name for path in (pair.text, pair.projector)] == [
+        f"tiny-{suffix}.gguf",
+        f"mmproj-tiny-{suffix}.gguf",
+    ]
+    assert [metadata_of(path)["general.file_type"] for path in (pair.text, pair.projector)] == [file_type] * 2
+
+
 def test_metadata_names_the_model_and_ties_the_pair(f32: ExportedPair, q8_0: ExportedPair) -> None:
-    assert [path.name for path in (q8_0.text, q8_0.projector)] == ["tiny-Q8_0.gguf", "mmproj-tiny-Q8_0.gguf"]
     found = [metadata_of(path) for path in (f32.text, f32.projector, q8_0.text, q8_0.projector)]
     assert len({metadata["pocketvlm.pair_id"] for metadata in found}) == 1
     assert {metadata["pocketvlm.source.name"] for metadata in found} == {"tiny"}
-    assert [metadata["general.file_type"] for metadata in found] == [0, 0, 7, 7]
     assert found[0]["general.architecture"] == "llama"
     assert found[1]["clip.projector_type"] == "idefics3"
     assert found[0]["llama.attention.head_count_kv"] == 1
@@ -136,10 +181,36 @@ def test_tensor_hashes_are_those_of_the_stored_bytes(f32: ExportedPair, q8_0: Ex
         assert metadata_of(path)["pocketvlm.tensor_hashes"] == expected
 
 
-def test_the_projector_may_have_its_own_type(checkpoint: Path, tmp_path: Path, f32: ExportedPair) -> None:
-    pair = export_gguf(checkpoint, tmp_path / "out", type="q8_0", vision_type="f32")
-    assert (pair.text.name, pair.projector.name) == ("tiny-Q8_0.gguf", "mmproj-tiny-F32.gguf")
-    assert pair.projector.read_bytes() == f32.projector.read_bytes()
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("vision_type", TYPES)
+def test_the_projector_may_have_its_own_type(
+    checkpoint: Path, tmp_path: Path, exports: dict[str, ExportedPair], type: str, vision_type: str
+) -> None:
+    """Each file is the same whatever the type of the other."""
+    pair = export_gguf(checkpoint, tmp_path / "out", type=type, vision_type=vision_type)
+    assert pair.text.name == exports[type].text.name
+    assert pair.text.read_bytes() == exports[type].text.read_bytes()
+    assert pair.projector.name == exports[vision_type].projector.name
+    assert pair.projector.read_bytes() == exports[vision_type].projector.read_bytes()
+
+
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("embedding_type", EMBEDDING_TYPES)
+def test_the_embedding_may_have_its_own_type(
+    checkpoint: Path, tmp_path: Path, exports: dict[str, ExportedPair], type: str, embedding_type: str
+) -> None:
+    """It and the head alone change; the file is still mostly of `type`, and says so."""
+    pair = export_gguf(checkpoint, tmp_path / "out", type=type, embedding_type=embedding_type)
+    assert pair.text.name == exports[type].text.name
+    assert metadata_of(pair.text)["general.file_type"] == TYPES[type].file_type
+    assert pair.projector.read_bytes() == exports[type].projector.read_bytes()
+    found, plain = tensors_of(pair.text), tensors_of(exports[type].text)
+    embeddings = tensors_of(exports[embedding_type].text)
+    assert found.keys() == plain.keys()
+    for name, tensor in found.items():
+        expected = (embeddings if name in ("token_embd.weight", "output.weight") else plain)[name]
+        assert tensor.tensor_type == expected.tensor_type
+        assert tensor.data.tobytes() == expected.data.tobytes()
 
 
 def test_the_folder_holds_the_files_of_the_checkpoint(checkpoint: Path, f32: ExportedPair) -> None:
@@ -179,7 +250,8 @@ def test_a_shared_head_is_left_out(own_checkpoint: Path, tmp_path: Path) -> None
     assert "output.weight" not in found and "token_embd.weight" in found
 
 
-def test_rows_that_are_not_whole_blocks_become_f16(own_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+def test_rows_that_are_not_whole_blocks_become_f16(own_checkpoint: Path, tmp_path: Path, type: str) -> None:
     """As the 2.2B vision tower's ffn_down, K = 4304."""
     path = own_checkpoint / "config.json"
     config = json.loads(path.read_text())
@@ -192,22 +264,35 @@ def test_rows_that_are_not_whole_blocks_become_f16(own_checkpoint: Path, tmp_pat
         tensors[f"{mlp}.fc1.bias"] = Stored("BF16", (80,), tensors[f"{mlp}.fc1.bias"].raw[:160])
         tensors[f"{mlp}.fc2.weight"] = Stored("BF16", (64, 80), tensors[f"{mlp}.fc2.weight"].raw[: 80 * 128])
     write_tensors(own_checkpoint / WEIGHTS, tensors)
-    found = tensors_of(export_gguf(own_checkpoint, tmp_path / "out", type="q8_0").projector)
+    found = tensors_of(export_gguf(own_checkpoint, tmp_path / "out", type=type).projector)
     down = found["v.blk.1.ffn_down.weight"]
     assert down.tensor_type == gguf.GGMLQuantizationType.F16
     values = tensors["model.vision_model.encoder.layers.1.mlp.fc2.weight"].as_float32()
     assert np.array_equal(down.data.ravel(), values.astype(np.float16))
-    assert found["v.blk.1.ffn_up.weight"].tensor_type == gguf.GGMLQuantizationType.Q8_0
+    up_type = found["v.blk.1.ffn_up.weight"].tensor_type
+    assert up_type == gguf.GGMLQuantizationType[type.upper()]
 
 
-def test_values_beyond_the_type(own_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("type", "value", "message"),
+    [
+        ("f16", 65520, "holds 65520, f16 reaches 65504"),
+        ("bf16", 3.4e38, r"holds 3.4e\+38, bf16 reaches 3.38953e\+38"),
+        ("q8_0", 1e7, r"holds 1e\+07, q8_0 reaches 8.31901e\+06"),
+        ("q4_0", 6e5, "holds 600000, q4_0 reaches 524032"),
+    ],
+)
+def test_values_beyond_the_type(
+    own_checkpoint: Path, tmp_path: Path, type: str, value: float, message: str
+) -> None:
     tensors = read_tensors(own_checkpoint / WEIGHTS)
-    values = np.zeros(1000 * 128, np.float32)
-    values[999] = -1e7
-    tensors[EMBED_TOKENS] = Stored("F32", (1000, 128), values.tobytes())
+    name = "model.text_model.layers.1.mlp.down_proj.weight"
+    values = np.zeros(tensors[name].shape, np.float32)
+    values[7, 9] = -value
+    tensors[name] = Stored("F32", tensors[name].shape, values.tobytes())
     write_tensors(own_checkpoint / WEIGHTS, tensors)
-    with pytest.raises(UnsupportedError, match=f"tensor {EMBED_TOKENS}: holds 1e.07, q8_0 reaches"):
-        export_gguf(own_checkpoint, tmp_path / "out", type="q8_0")
+    with pytest.raises(UnsupportedError, match=f"tensor {name}: {message}; export as f32"):
+        export_gguf(own_checkpoint, tmp_path / "out", type=type)
     assert not (tmp_path / "out").exists()
     export_gguf(own_checkpoint, tmp_path / "out", type="f32")
 
@@ -243,9 +328,14 @@ def test_a_missing_file_is_named(own_checkpoint: Path, tmp_path: Path, name: str
 
 
 def test_an_unknown_type(checkpoint: Path, tmp_path: Path) -> None:
-    for types in ({"type": "q9_9"}, {"type": "f16"}, {"type": "f32", "vision_type": "q9_9"}):
-        with pytest.raises(InputError, match="expected one of f32, q8_0"):
-            export_gguf(checkpoint, tmp_path / "out", **types)
+    for option, name, expected in (
+        ("type", "q9_9", "f32, f16, bf16, q8_0, q4_0"),
+        ("vision_type", "Q8_0", "f32, f16, bf16, q8_0, q4_0"),
+        ("embedding_type", "q4_0", "f32, f16, bf16, q8_0"),
+    ):
+        with pytest.raises(InputError, match=f"^{option} is '{name}', expected one of {expected}$"):
+            export_gguf(checkpoint, tmp_path / "out", **({"type": "q4_0"} | {option: name}))
+    assert not (tmp_path / "out").exists()
 
 
 def failing_writer(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -46,10 +46,18 @@ def test_parameter_counts_are_the_published_ones(size: str, parameters: int, tmp
     assert len({spec.hf_name for spec in specs}) == len({spec.gguf_name for spec in specs}) == len(specs)
 
 
-def test_rows_that_are_not_whole_blocks_fall_back_to_f16(tmp_path: Path) -> None:
+@pytest.mark.parametrize("type", ["f32", "f16", "bf16"])
+def test_types_without_blocks_fit_every_row(tmp_path: Path, type: str) -> None:
+    specs = all_tensors(config_of("2.2b", tmp_path))
+    found = {tensor_info(spec, TYPES[type]).type.name for spec in specs if not spec.always_f32}
+    assert found == {type}
+
+
+@pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+def test_rows_that_are_not_whole_blocks_fall_back_to_f16(tmp_path: Path, type: str) -> None:
     """K = 4304 in the 2.2B vision tower's ffn_down, and nothing else."""
     specs = all_tensors(config_of("2.2b", tmp_path))
-    fallen_back = [spec for spec in specs if tensor_info(spec, TYPES["q8_0"]).type.name == "f16"]
+    fallen_back = [spec for spec in specs if tensor_info(spec, TYPES[type]).type.name == "f16"]
     assert {spec.shape for spec in fallen_back} == {(1152, 4304)}
     assert len(fallen_back) == 27
     assert all(spec.gguf_name.endswith("ffn_down.weight") for spec in fallen_back)
