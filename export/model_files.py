@@ -1,7 +1,7 @@
 """The folder of each synthetic model without its weights: configurations and tokenizer files.
 
 256m is the real SmolVLM-256M-Instruct, byte for byte. 500m and 2.2b change what differs in the models of
-those sizes; tiny has sizes of our own and every quirk of the others.
+those sizes; tiny, tiny-500m and tiny-2.2b have sizes of our own and, each, the quirks of their larger twin.
 """
 
 from __future__ import annotations
@@ -38,14 +38,10 @@ def _files_500m() -> dict[str, bytes]:
 
 def _files_2_2b() -> dict[str, bytes]:
     """The files of SmolVLM-Instruct: other sizes, and no tokens for the rows and the global tile."""
-    markers = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"]
-    tokenizer = json.loads((_REAL / "tokenizer.json").read_bytes())
-    vocab_size = len(tokenizer["model"]["vocab"])
-    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < vocab_size] + [
-        _added_token(vocab_size + i, content) for i, content in enumerate(markers)
-    ]
+    tokenizer = _without_tile_markers(json.loads((_REAL / "tokenizer.json").read_bytes()))
+    ids = _added_ids(tokenizer)
     config = _model_config(
-        image_token_id=vocab_size + markers.index("<image>"),
+        image_token_id=ids["<image>"],
         scale_factor=3,
         text={
             "hidden_size": 2048,
@@ -54,7 +50,7 @@ def _files_2_2b() -> dict[str, bytes]:
             "num_attention_heads": 32,
             "num_key_value_heads": 32,
             "rope_theta": 273768.0,
-            "vocab_size": vocab_size + len(markers),
+            "vocab_size": _vocab_size(tokenizer),
             "max_position_embeddings": 16384,
         },
         vision={
@@ -70,8 +66,8 @@ def _files_2_2b() -> dict[str, bytes]:
 
 
 def _files_tiny() -> dict[str, bytes]:
-    tokenizer = json.loads((_DATA / "tiny" / "tokenizer.json").read_bytes())
-    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    tokenizer = _tiny_tokenizer()
+    ids = _added_ids(tokenizer)
     config = _model_config(
         image_token_id=ids["<image>"],
         scale_factor=2,
@@ -81,7 +77,7 @@ def _files_tiny() -> dict[str, bytes]:
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
-            "vocab_size": len(set(tokenizer["model"]["vocab"].values()) | set(ids.values())),
+            "vocab_size": _vocab_size(tokenizer),
             "max_position_embeddings": 2048,
         },
         vision={
@@ -96,11 +92,112 @@ def _files_tiny() -> dict[str, bytes]:
     return _files(config, tokenizer, longest_edge=4 * 64)
 
 
+def _files_tiny_500m() -> dict[str, bytes]:
+    """A small SmolVLM2-500M: its class, an odd number of heads, three of them on one KV head.
+
+    config.json has the keys of SmolVLM2-500M's as transformers 5 saves them, and with it a pad_token_id far
+    outside the vocabulary. It cannot leave out the tower's layers and ffn as that one does: class defaults
+    are of the true size.
+    """
+    tokenizer = _tiny_tokenizer()
+    vocab_size = _vocab_size(tokenizer)
+    config = {
+        "architectures": ["SmolVLMForConditionalGeneration"],
+        "dtype": "bfloat16",
+        "image_token_id": _added_ids(tokenizer)["<image>"],
+        "model_type": "smolvlm",
+        "pad_token_id": 128002,
+        "scale_factor": 4,
+        "text_config": {
+            "architectures": ["VLlama3ForCausalLM"],
+            "dtype": "bfloat16",
+            "head_dim": 64,
+            "hidden_size": 192,
+            "intermediate_size": 256,
+            "is_llama_config": True,
+            "max_position_embeddings": 2048,
+            "model_type": "llama",
+            "num_attention_heads": 3,
+            "num_hidden_layers": 2,
+            "num_key_value_heads": 1,
+            "pad_token_id": 2,
+            "pixel_shuffle_factor": 4,
+            "qk_layer_norms": False,
+            "rms_norm_eps": 1e-5,
+            "rope_interleaved": False,
+            "rope_parameters": {"rope_theta": 100000, "rope_type": "default"},
+            "use_resampler": False,
+            "vocab_size": vocab_size,
+        },
+        "tie_word_embeddings": False,
+        "use_cache": False,
+        "vision_config": {
+            "hidden_size": 64,
+            "image_size": 64,
+            "intermediate_size": 128,
+            "max_image_size": {"longest_edge": 64},
+            "model_type": "smolvlm_vision",
+            "num_attention_heads": 1,
+            "num_hidden_layers": 2,
+            "patch_size": 8,
+            "size": {"longest_edge": 256},
+        },
+        "vocab_size": vocab_size,
+    }
+    files = _files(config, tokenizer, longest_edge=4 * 64)
+    for name, classes in {
+        "preprocessor_config.json": {
+            "image_processor_type": "SmolVLMImageProcessor",
+            "processor_class": "SmolVLMProcessor",
+        },
+        "processor_config.json": {"processor_class": "SmolVLMProcessor"},
+        "tokenizer_config.json": {"processor_class": "SmolVLMProcessor"},
+    }.items():
+        files[name] = _json(json.loads(files[name]) | classes)
+    return files
+
+
+def _files_tiny_2_2b() -> dict[str, bytes]:
+    """A small SmolVLM-Instruct.
+
+    What it shares with that one: as many KV heads as heads; tiles of which patches leave 6 pixels over (90 =
+    6 * 14 + 6); patches of 588 numbers; vision heads of 72; a vision ffn that is no multiple of 32, alone
+    among the sizes of rows, so that ffn_down stays f16 in a quantised file; a vocabulary of odd size, with no
+    tokens for the rows and the global tile.
+    """
+    tokenizer = _without_tile_markers(_tiny_tokenizer())
+    config = _model_config(
+        image_token_id=_added_ids(tokenizer)["<image>"],
+        scale_factor=3,
+        text={
+            "hidden_size": 128,
+            "intermediate_size": 192,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_theta": 273768.0,
+            "vocab_size": _vocab_size(tokenizer),
+            "max_position_embeddings": 4096,
+        },
+        vision={
+            "hidden_size": 288,
+            "intermediate_size": 112,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "image_size": 90,
+            "patch_size": 14,
+        },
+    )
+    return _files(config, tokenizer, longest_edge=4 * 90)
+
+
 SIZES: dict[str, Callable[[], dict[str, bytes]]] = {
     "256m": _files_256m,
     "500m": _files_500m,
     "2.2b": _files_2_2b,
     "tiny": _files_tiny,
+    "tiny-500m": _files_tiny_500m,
+    "tiny-2.2b": _files_tiny_2_2b,
 }
 
 
@@ -130,7 +227,7 @@ def _files(config: dict[str, Any], tokenizer: dict[str, Any], *, longest_edge: i
     """All files of a model with a tokenizer of its own."""
     vision = config["vision_config"]
     grid = vision["image_size"] // vision["patch_size"] // config["scale_factor"]
-    added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    added = _added_ids(tokenizer)
     preprocessor = _real("preprocessor_config.json") | {
         "max_image_size": {"longest_edge": vision["image_size"]},
         "size": {"longest_edge": longest_edge},
@@ -155,6 +252,27 @@ def _files(config: dict[str, Any], tokenizer: dict[str, Any], *, longest_edge: i
         "added_tokens.json": {content: id for content, id in added.items() if id >= first_added},
     }
     return _files_256m() | {name: _json(content) for name, content in changed.items()}
+
+
+def _tiny_tokenizer() -> Any:
+    return json.loads((_DATA / "tiny" / "tokenizer.json").read_bytes())
+
+
+def _without_tile_markers(tokenizer: Any) -> Any:
+    """The tokenizer with only the markers of SmolVLM-Instruct after its vocabulary."""
+    first = len(tokenizer["model"]["vocab"])
+    markers = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"]
+    added = [token for token in tokenizer["added_tokens"] if token["id"] < first]
+    added += [_added_token(first + i, content) for i, content in enumerate(markers)]
+    return tokenizer | {"added_tokens": added}
+
+
+def _added_ids(tokenizer: Any) -> dict[str, int]:
+    return {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+
+
+def _vocab_size(tokenizer: Any) -> int:
+    return len(set(tokenizer["model"]["vocab"].values()) | set(_added_ids(tokenizer).values()))
 
 
 def _added_token(id: int, content: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from .safetensors_file import encode_header
 from .synthetic_weights import synthetic_chunks
 from .tensor_map import all_tensors
 
-# Found by trying: the greedy answers of tiny to the prompts of tests/golden are varied, sure of every token
-# by a wide margin, and change when tiles are swapped or positions shifted.
+# Found by trying: the greedy answers of the tiny models to the prompts of tests/golden are varied, sure of
+# every token by a wide margin, and change when tiles are swapped or positions shifted.
 DEFAULT_SEED = 1785
 
 # What --force may replace: the files of an earlier run.
@@ -39,9 +39,9 @@ def write_synthetic(
     Beside the files of a checkpoint the folder holds synthetic.json: size, seed, sha256 of model.safetensors.
 
     Args:
-        size: "256m", "500m", "2.2b" or "tiny".
+        size: One of `SIZES`: "256m", "500m", "2.2b", "tiny", "tiny-500m" or "tiny-2.2b".
         out: The folder to write. It appears when it is complete.
-        seed: Other seeds give other weights; the default of tiny gives a lively model.
+        seed: Other seeds give other weights; the default gives lively tiny models.
         force: Replace an earlier checkpoint in `out`.
         on_progress: Called with ("weights", elements done, elements in total).
 

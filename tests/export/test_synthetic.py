@@ -23,7 +23,11 @@ from pocketvlm.export.synthetic_weights import synthetic_chunks
 from pocketvlm.export.tensor_map import TensorSpec, all_tensors
 
 # If one of these changes, all earlier measurements on that size were of another model.
-TINY_SHA256 = "99d13789290fc0b04642e8d2d4017f9affd8039be4b03461c0f8e19e66054352"
+TINY_SHA256 = {
+    "tiny": "99d13789290fc0b04642e8d2d4017f9affd8039be4b03461c0f8e19e66054352",
+    "tiny-500m": "87570209b7f7db7ef50b4f92ccdcfcee74bbc021d0a3b16f20fda050c4182842",
+    "tiny-2.2b": "0b15a6bb8607e35b99467ecfc44798b63bc45ea142d46232dbbca4b8ab485d0b",
+}
 # The first million values of some tensors: size, tensor, sha256 of their bf16 bits.
 LARGE_SHA256 = [
     (
@@ -49,11 +53,13 @@ def values_of(spec: TensorSpec, seed: int = DEFAULT_SEED) -> npt.NDArray[np.floa
     return (bits.astype(np.uint32) << 16).view(np.float32).reshape(spec.shape)
 
 
-def test_tiny_is_the_recorded_file(checkpoint: Path) -> None:
-    found = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
-    assert found == TINY_SHA256
-    facts = json.loads((checkpoint / "synthetic.json").read_text())
-    assert facts == {"size": "tiny", "seed": DEFAULT_SEED, "sha256": TINY_SHA256}
+@pytest.mark.parametrize("size", TINY_SHA256)
+def test_tiny_models_are_the_recorded_files(size: str, tmp_path: Path) -> None:
+    out = write_synthetic(size, tmp_path / size)
+    found = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    assert found == TINY_SHA256[size]
+    facts = json.loads((out / "synthetic.json").read_text())
+    assert facts == {"size": size, "seed": DEFAULT_SEED, "sha256": TINY_SHA256[size]}
 
 
 @pytest.mark.parametrize(("size", "name", "sha256"), LARGE_SHA256)
@@ -136,6 +142,8 @@ def test_configurations_and_tokenizer_fit_together(size: str, tmp_path: Path) ->
         "500m": (2048, 512, 64),
         "2.2b": (1536, 384, 81),
         "tiny": (256, 64, 16),
+        "tiny-500m": (256, 64, 4),
+        "tiny-2.2b": (360, 90, 4),
     }[size]
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == config.text.vocab_size
@@ -161,6 +169,30 @@ def test_2_2b_is_the_published_configuration(tmp_path: Path) -> None:
     assert len(tokenizer.encode("<global-img>").ids) > 1
 
 
+def test_tiny_500m_has_the_quirks_of_smolvlm2(tmp_path: Path) -> None:
+    config = config_of("tiny-500m", tmp_path)
+    assert config.model_type == "smolvlm"
+    assert config.pad_token_id >= config.text.vocab_size
+    text = config.text
+    assert (text.num_attention_heads, text.num_key_value_heads, text.head_dim) == (3, 1, 64)
+
+
+def test_tiny_2_2b_has_the_quirks_of_2_2b(tmp_path: Path) -> None:
+    config = config_of("tiny-2.2b", tmp_path)
+    text, vision = config.text, config.vision
+    assert vision.image_size % vision.patch_size == 6
+    assert (config.scale_factor, vision.num_patches_per_side) == (3, 6)
+    assert 3 * vision.patch_size**2 == 588
+    assert vision.hidden_size // vision.num_attention_heads == 72
+    # Only ffn_down has rows of no whole blocks.
+    assert (vision.intermediate_size % 32, vision.hidden_size % 32) == (16, 0)
+    assert text.num_key_value_heads == text.num_attention_heads == 2
+    assert (text.rope_theta, text.vocab_size % 2) == (273768, 1)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert len(tokenizer.encode("<row_1_col_1>").ids) > 1
+    assert len(tokenizer.encode("<global-img>").ids) > 1
+
+
 def test_a_folder_that_is_there_is_kept(checkpoint: Path, tmp_path: Path) -> None:
     out = write_synthetic("tiny", tmp_path / "out", 1)
     before = (out / "model.safetensors").read_bytes()
@@ -172,7 +204,7 @@ def test_a_folder_that_is_there_is_kept(checkpoint: Path, tmp_path: Path) -> Non
 
 
 def test_an_unknown_size(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"size is '3b', expected one of 256m, 500m, 2\.2b, tiny"):
+    with pytest.raises(InputError, match=r"size is '3b', expected one of 256m, 500m, 2\.2b, tiny, "):
         write_synthetic("3b", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

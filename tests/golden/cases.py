@@ -143,7 +143,7 @@ TYPED_MARKERS: dict[str, Case] = {
     "typed end of text": ([user("<|endoftext|>"), assistant("<|endoftext|><image>"), user("why?")], [], True),
 }
 
-# What the tiny model continues, 64 tokens each. Words and seeds are such that no choice among them is a close
+# What the tiny models continue, 64 tokens each. Words and seeds are such that no choice among them is a close
 # one.
 GENERATIONS: dict[str, Case] = {
     "text": ([user("Tell me a short story about 3 cats.")], [], True),
@@ -151,6 +151,24 @@ GENERATIONS: dict[str, Case] = {
     "split": ([user(None, "List all you see.")], [image(60, 80, 1)], True),
     "two images": ([user(None, None, "Which is better?")], [image(60, 80, 4), image(90, 30, 5)], True),
     "loud eps": ([user(None, "What is in this picture?")], [image(48, 64, 0)], False),
+}
+
+GENERATIONS_TINY_500M: dict[str, Case] = {
+    "text": ([user("Tell me a short story about 3 cats.")], [], True),
+    "unsplit": ([user(None, "Describe the image.")], [image(48, 64, 0)], False),
+    "split": ([user(None, "Is there a cat?")], [image(60, 80, 0)], True),
+}
+
+GENERATIONS_TINY_2_2B: dict[str, Case] = {
+    "text": ([user("How do birds fly?")], [], True),
+    "unsplit": ([user(None, "List all you see.")], [image(48, 64, 1)], False),
+    "split": ([user(None, "Is there a cat?")], [image(60, 80, 5)], True),
+}
+
+TINY_MODELS: dict[str, dict[str, Case]] = {
+    "tiny": GENERATIONS,
+    "tiny-500m": GENERATIONS_TINY_500M,
+    "tiny-2.2b": GENERATIONS_TINY_2_2B,
 }
 
 # Generations of one token by a tiny model whose config.json says something else. The real epsilons are so

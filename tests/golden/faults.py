@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 def measure(folder: Path, generations: dict[str, cases.Case]) -> dict[str, Any]:
-    """Runs each fault.
+    """Runs each fault that is seen on one of these generations.
 
     Returns:
         Fault -> {"generation"; "in_tolerances": {stage: largest deviation} of the stages it moves at all;
@@ -119,6 +119,8 @@ def measure(folder: Path, generations: dict[str, cases.Case]) -> dict[str, Any]:
             run = reference.greedy(model, inputs, NEW_TOKENS)
         right[name] = (inputs, {**stages, "logits": run.prompt_logits}, run)
     for fault_name, (fault, name) in FAULTS.items():
+        if name not in generations:
+            continue
         inputs, stages, run = right[name]
         with reference.edited(folder, cases.CONFIG_EDITS.get(name, {})) as source:
             model = reference.load_model(source)

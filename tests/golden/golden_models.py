@@ -26,32 +26,39 @@ STAGES_OF = "unsplit"  # the generation whose every stage is kept
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def make_tiny(store: Store, folder: Path) -> None:
-    """Makes tiny-f32.npz (stages, logits) and tiny-f32.json (inputs, tokens, margins, faults).
+def make_tiny(store: Store, name: str, folder: Path) -> None:
+    """Makes {name}-f32.npz (stages, logits) and {name}-f32.json (inputs, tokens, margins, faults).
+
+    Args:
+        store: Takes the goldens.
+        name: One of cases.TINY_MODELS.
+        folder: Its checkpoint.
 
     Raises RuntimeError when the model is not as lively, or as sure of its tokens, as the tests need it.
     """
-    golden, arrays, tolerances = _make(folder, cases.GENERATIONS, NEW_TOKENS, rows=12)
-    for name, case in golden["generations"].items():
-        if name in cases.CONFIG_EDITS:
+    generations = cases.TINY_MODELS[name]
+    golden, arrays, tolerances = _make(folder, generations, NEW_TOKENS, rows=12)
+    for generation, case in golden["generations"].items():
+        if generation in cases.CONFIG_EDITS:
             continue
         distinct = len(set(case["token_ids"]))
         if distinct < MIN_DISTINCT_TOKENS:
             raise RuntimeError(
-                f"{name}: {distinct} distinct tokens, at least {MIN_DISTINCT_TOKENS} are needed"
+                f"{name}, {generation}: {distinct} distinct tokens, {MIN_DISTINCT_TOKENS} are needed"
             )
         if min(case["margins"]) < MIN_MARGIN:
             raise RuntimeError(
-                f"{name}: a margin of {min(case['margins'])} tolerances, {MIN_MARGIN} are needed"
+                f"{name}, {generation}: a margin of {min(case['margins'])} tolerances, "
+                f"{MIN_MARGIN} are needed"
             )
     golden["faults"] = faults.measure(
-        folder, {name: cases.GENERATIONS[name] for name in ("split", "unsplit", "loud eps")}
+        folder, {key: case for key, case in generations.items() if key in ("split", "unsplit", "loud eps")}
     )
-    for name in ("two tiles swapped", "vision positions shifted", "text position shifted"):
-        if golden["faults"][name]["first_other_token"] is None:
-            raise RuntimeError(f"{name}: the same {NEW_TOKENS} tokens")
-    store.put_json("tiny-f32", golden)
-    store.put_arrays("tiny-f32", arrays, tolerances)
+    for fault in ("two tiles swapped", "vision positions shifted", "text position shifted"):
+        if golden["faults"][fault]["first_other_token"] is None:
+            raise RuntimeError(f"{name}, {fault}: the same {NEW_TOKENS} tokens")
+    store.put_json(f"{name}-f32", golden)
+    store.put_arrays(f"{name}-f32", arrays, tolerances)
 
 
 def make_256m(store: Store, folder: Path) -> None:

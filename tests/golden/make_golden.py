@@ -1,6 +1,6 @@
 """Makes the goldens of this folder from the reference implementation, or with --check compares them with it.
 
-    python -m tests.golden.make_golden {prompts,preprocessing,tiny,256m} [--check] ...
+    python -m tests.golden.make_golden {prompts,preprocessing,tiny,tiny-500m,tiny-2.2b,256m} [--check] ...
 
 Run from the repository root, in a virtual environment of requirements.txt (README.md says how). Each golden
 records the versions and the SHA-256 of every input file, and is the same however often it is made.
@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import golden_models, golden_pixels, golden_prompts
+from . import cases, golden_models, golden_pixels, golden_prompts
 from .store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,10 +28,11 @@ def main(argv: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("prompts", help="token ids of conversations with the 256M tokenizer")
     commands.add_parser("preprocessing", help="tiles of formula images")
-    tiny = commands.add_parser(
-        "tiny", help="the tiny model at f32: stages, logits, greedy tokens; and its prompts"
-    )
-    tiny.add_argument("checkpoint", type=Path, help="folder of `pocketvlm export synthetic tiny`")
+    for name in cases.TINY_MODELS:
+        tiny = commands.add_parser(
+            name, help=f"the {name} model at f32: stages, logits, greedy tokens; and its prompts"
+        )
+        tiny.add_argument("checkpoint", type=Path, help=f"folder of `pocketvlm export synthetic {name}`")
     large = commands.add_parser("256m", help="logits of the 256M shape at f32")
     large.add_argument("checkpoint", type=Path, help="folder of `pocketvlm export synthetic 256m`")
     arguments = parser.parse_args(argv)
@@ -41,9 +42,10 @@ def main(argv: list[str]) -> int:
         golden_prompts.make(store, "prompts-256m", TOKENIZER_256M)
     elif arguments.command == "preprocessing":
         golden_pixels.make(store)
-    elif arguments.command == "tiny":
-        golden_prompts.make(store, "prompts-tiny", arguments.checkpoint)
-        golden_models.make_tiny(store, arguments.checkpoint)
+    elif arguments.command in cases.TINY_MODELS:
+        if arguments.command != "tiny-500m":  # which has the tokenizer of tiny
+            golden_prompts.make(store, f"prompts-{arguments.command}", arguments.checkpoint)
+        golden_models.make_tiny(store, arguments.command, arguments.checkpoint)
     else:
         golden_models.make_256m(store, arguments.checkpoint)
     for line in store.differences:

@@ -1,8 +1,9 @@
-"""Prompts: the token ids are those of transformers' processor, with the real tokenizer and with the tiny
-one."""
+"""Prompts: the token ids are those of transformers' processor, with the real tokenizer, the tiny one, and the
+tiny one that has no tokens for the rows and the global tile."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
 
 from .golden_files import read_golden
+from .tiny_models import TinyModel
 
 
 def cases(golden: str) -> list[Any]:
@@ -32,6 +34,13 @@ def processor_tiny(tiny_checkpoint: Path) -> Processor:
     return Processor(tiny_checkpoint)
 
 
+@pytest.fixture(scope="module")
+def processor_tiny_2_2b(make_tiny_model: Callable[[str], TinyModel]) -> Processor:
+    checkpoint = make_tiny_model("tiny-2.2b").checkpoint
+    read_golden("prompts-tiny-2.2b").check_source(checkpoint)
+    return Processor(checkpoint)
+
+
 def encode(processor: Processor, case: dict[str, Any]) -> list[int]:
     sizes = [ImageSize(image["height"], image["width"]) for image in case["images"]]
     plans = [plan_tiles(size, processor.config, split=case["do_image_splitting"]) for size in sizes]
@@ -47,6 +56,11 @@ def test_real_tokenizer(processor_256m: Processor, case: dict[str, Any]) -> None
 @pytest.mark.parametrize("case", cases("prompts-tiny"))
 def test_tiny_tokenizer(processor_tiny: Processor, case: dict[str, Any]) -> None:
     assert encode(processor_tiny, case) == case["expected_ids"]
+
+
+@pytest.mark.parametrize("case", cases("prompts-tiny-2.2b"))
+def test_tiny_tokenizer_without_tile_markers(processor_tiny_2_2b: Processor, case: dict[str, Any]) -> None:
+    assert encode(processor_tiny_2_2b, case) == case["expected_ids"]
 
 
 def test_plain_string_content_is_one_text(processor_256m: Processor) -> None:

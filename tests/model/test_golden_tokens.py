@@ -1,12 +1,10 @@
-"""The tiny model's greedy tokens: transformers' own at f32 on every ISA row; the same bits for any number of
+"""The tiny models' greedy tokens: transformers' own at f32 on every ISA row; the same bits for any number of
 threads.
 
-The golden's margins make this exact: no step's choice is closer than 100 tolerances.
+The goldens' margins make this exact: no step's choice is closer than 100 tolerances.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +12,10 @@ import pytest
 
 from pocketvlm import _core
 
-from .golden_files import Prompt, open_engine, read_golden
+from .golden_files import Prompt, open_engine
+from .tiny_models import TinyModel, generations
 
-GENERATIONS = ["text", "unsplit", "split", "two images"]
+GENERATIONS = generations()
 
 
 def prefill(engine: _core.Model, prompt: Prompt) -> tuple[_core.KVCache, npt.NDArray[np.float32]]:
@@ -24,12 +23,11 @@ def prefill(engine: _core.Model, prompt: Prompt) -> tuple[_core.KVCache, npt.NDA
     return cache, engine.prefill(cache, prompt.token_ids, prompt.features(engine), prompt.image_token_id)
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_greedy_tokens(isa: str, tiny_checkpoint: Path, tiny_f32: Path, generation: str) -> None:
-    golden = read_golden("tiny-f32")
-    prompt = golden.prompt(generation, tiny_checkpoint)
-    engine = open_engine(tiny_f32, isa)
-    expected = golden.facts["generations"][generation]["token_ids"]
+@pytest.mark.parametrize(("tiny", "generation"), GENERATIONS, indirect=["tiny"])
+def test_greedy_tokens(isa: str, tiny: TinyModel, generation: str) -> None:
+    prompt = tiny.prompt(generation)
+    engine = open_engine(tiny.f32, isa)
+    expected = tiny.expected(generation)
     result = engine.generate(
         engine.new_cache(),
         prompt.token_ids,
@@ -43,14 +41,11 @@ def test_greedy_tokens(isa: str, tiny_checkpoint: Path, tiny_f32: Path, generati
     assert result.token_ids == expected
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_single_steps_give_the_same_tokens(
-    isa: str, tiny_checkpoint: Path, tiny_f32: Path, generation: str
-) -> None:
-    golden = read_golden("tiny-f32")
-    engine = open_engine(tiny_f32, isa)
-    cache, logits = prefill(engine, golden.prompt(generation, tiny_checkpoint))
-    expected = golden.facts["generations"][generation]["token_ids"]
+@pytest.mark.parametrize(("tiny", "generation"), GENERATIONS, indirect=["tiny"])
+def test_single_steps_give_the_same_tokens(isa: str, tiny: TinyModel, generation: str) -> None:
+    engine = open_engine(tiny.f32, isa)
+    cache, logits = prefill(engine, tiny.prompt(generation))
+    expected = tiny.expected(generation)
     found = []
     for _ in expected:
         found.append(int(logits.argmax()))
@@ -58,30 +53,28 @@ def test_single_steps_give_the_same_tokens(
     assert found == expected
 
 
-def test_threads_do_not_change_a_bit(isa: str, tiny_checkpoint: Path, tiny_f32: Path) -> None:
-    golden = read_golden("tiny-f32")
-    prompt = golden.prompt("split", tiny_checkpoint)
-    one = open_engine(tiny_f32, isa, 1)
+def test_threads_do_not_change_a_bit(isa: str, tiny: TinyModel) -> None:
+    prompt = tiny.prompt("split")
+    one = open_engine(tiny.f32, isa, 1)
     cache, logits = prefill(one, prompt)
     step = one.decode(cache, int(logits.argmax()))
     for threads in (2, 3):
-        engine = open_engine(tiny_f32, isa, threads)
+        engine = open_engine(tiny.f32, isa, threads)
         assert np.array_equal(engine.encode_images(prompt.tiles), one.encode_images(prompt.tiles))
         other_cache, other_logits = prefill(engine, prompt)
         assert np.array_equal(other_logits, logits)
         assert np.array_equal(engine.decode(other_cache, int(logits.argmax())), step)
 
 
-def test_swapped_tiles_are_noticed(isa: str, tiny_checkpoint: Path, tiny_f32: Path) -> None:
+def test_swapped_tiles_are_noticed(isa: str, tiny: TinyModel) -> None:
     """The golden says at which step the reference's tokens part when the first two tiles change places."""
-    golden = read_golden("tiny-f32")
-    prompt = golden.prompt("split", tiny_checkpoint)
+    prompt = tiny.prompt("split")
     order = [1, 0, *range(2, len(prompt.tiles))]
     swapped = Prompt(prompt.token_ids, np.ascontiguousarray(prompt.tiles[order]), prompt.image_token_id)
-    engine = open_engine(tiny_f32, isa)
+    engine = open_engine(tiny.f32, isa)
     cache, logits = prefill(engine, swapped)
-    expected = golden.facts["generations"]["split"]["token_ids"]
-    step = golden.facts["faults"]["two tiles swapped"]["first_other_token"]
+    expected = tiny.expected("split")
+    step = tiny.golden.facts["faults"]["two tiles swapped"]["first_other_token"]
     found = []
     for _ in range(step + 1):
         found.append(int(logits.argmax()))
