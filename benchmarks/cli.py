@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import memory
+from . import memory, quality, sizes
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,22 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
             "memory",
             help="peak memory of one description, measured from outside",
             description="Run `pocketvlm describe` in a child process and measure its peak memory.",
+        )
+    )
+    sizes.add_arguments(
+        commands.add_parser(
+            "sizes",
+            help="peak memory and stage times of every size and type",
+            description="Make a synthetic model of each size and type, describe a picture with each in child "
+            "processes, and print a table of peak memory and the times of the stages.",
+        )
+    )
+    quality.add_arguments(
+        commands.add_parser(
+            "quality",
+            help="how far the types of weights are from f32",
+            description="Export a model at f32 and other types, force f32's answer through each, and print "
+            "how often they agree on the next token and how far their distributions are apart.",
         )
     )
 

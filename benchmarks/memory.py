@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image
-
 from pocketvlm.errors import InputError, UnsupportedError
 
 from .control_group import MemoryControlGroup, memory_control_group
+from .picture import generated_picture
 
 SAMPLE_INTERVAL_S = 0.005
 
@@ -166,7 +165,7 @@ def evict_from_page_cache(folder: Path) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pocketvlm bench memory`."""
     parser.add_argument(
-        "image", nargs="?", type=Path, help="image file (default: a plain 1536x1152 gradient)"
+        "image", nargs="?", type=Path, help="image file (default: a generated one, 1536x1152)"
     )
     parser.add_argument("-m", "--model", help="as in `pocketvlm describe`")
     parser.add_argument("--threads", type=int, metavar="N", help="as in `pocketvlm describe`")
@@ -182,7 +181,10 @@ def run_command(args: argparse.Namespace) -> int:
     if limit_bytes is not None and args.model is not None and Path(args.model).is_dir():
         evict_from_page_cache(Path(args.model))
     with tempfile.TemporaryDirectory(prefix="pocketvlm-bench-") as scratch:
-        image = args.image or _gradient(Path(scratch, "gradient.jpg"))
+        image = args.image
+        if image is None:
+            image = Path(scratch, "picture.jpg")
+            generated_picture().save(image)
         command = [sys.executable, "-m", "pocketvlm", "describe", str(image), "--json"]
         command += ["--max-new-tokens", str(args.max_new_tokens)]
         if args.model is not None:
@@ -194,11 +196,6 @@ def run_command(args: argparse.Namespace) -> int:
     if report.exit_code != 0:
         sys.stderr.write(report.stderr)
     return 0 if report.exit_code == 0 else 1
-
-
-def _gradient(path: Path) -> Path:
-    Image.linear_gradient("L").resize((1536, 1152)).convert("RGB").save(path)
-    return path
 
 
 def _to_dict(report: MemoryReport) -> dict[str, Any]:
