@@ -8,10 +8,11 @@ kind=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$root/build/sanitize/${kind/,/-}
 site=$build/site
+mkdir -p "$build"
 
 cmake -S "$root" -B "$build/core" -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DPOCKETVLM_SANITIZE="$kind" \
-  -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" > "$build.log"
-cmake --build "$build/core" --parallel "$(nproc)" >> "$build.log"
+  -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" > "$build/build.log"
+cmake --build "$build/core" --parallel "$(nproc)" >> "$build/build.log"
 installed=$("$python" -P -c 'import pathlib, pocketvlm; print(pathlib.Path(pocketvlm.__file__).parent)')
 rm -rf "$site"
 mkdir -p "$site"
@@ -26,7 +27,7 @@ case $kind in
 esac
 # The interpreter does not free all it allocates, and libraries that are not instrumented look like races.
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
-export TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66"
+export TSAN_OPTIONS="ignore_noninstrumented_modules=1 die_after_fork=0"  # a test forks
 export OPENBLAS_NUM_THREADS=1 PYTHONPATH=$site PYTHONSAFEPATH=1
 # libstdc++ has to be there before a module throws through it.
 LD_PRELOAD="$preload $(library libstdc++.so)" "$python" -m pytest "$root/tests/csrc" "$root/tests/model" \
