@@ -4,8 +4,8 @@
 
 A script of its own, because llama-cpp-python lives in another virtual environment than the tests. REQUEST.npz
 holds "max_new_tokens" and one array "prompt/{name}" [positions, hidden] float32 for each prompt; ANSWER.json
-gets the tokens that llama.cpp picks. Only the low-level API is used: nothing stands between the test and
-llama.cpp.
+gets the tokens that llama.cpp picks and the logits behind each prompt. Only the low-level API is used:
+nothing stands between the test and llama.cpp.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def main(arguments: list[str]) -> int:
     llama_cpp.llama_backend_init()
     model_parameters = llama_cpp.llama_model_default_params()
     model_parameters.n_gpu_layers = 0
+    # Plain kernels: version 0.3.36 crashes in llama_decode where the CPU has AMX, with block weights that it
+    # has repacked for it.
+    model_parameters.use_extra_bufts = False
     model = llama_cpp.llama_model_load_from_file(bytes(text_path), model_parameters)
     if not model:
         print(f"{text_path.name}: llama.cpp cannot load it", file=sys.stderr)
@@ -52,12 +55,14 @@ def main(arguments: list[str]) -> int:
     answer: dict[str, Any] = {
         "supports_vision": bool(mtmd_cpp.mtmd_support_vision(projector)),
         "generated": {},
+        "logits": {},
     }
     for key in request.files:
         if key.startswith("prompt/"):
             with new_context(model) as context:
-                generated = greedy(context, request[key], vocab_size, max_new_tokens)
+                generated, logits = greedy(context, request[key], vocab_size, max_new_tokens)
             answer["generated"][key.removeprefix("prompt/")] = generated
+            answer["logits"][key.removeprefix("prompt/")] = logits.tolist()
     mtmd_cpp.mtmd_free(projector)
     llama_cpp.llama_model_free(model)
     answer_path.write_text(json.dumps(answer))
@@ -83,14 +88,14 @@ def new_context(model: Any) -> Iterator[Any]:
 
 def greedy(
     context: Any, embeddings: npt.NDArray[np.float32], vocab_size: int, max_new_tokens: int
-) -> list[int]:
+) -> tuple[list[int], npt.NDArray[np.float32]]:
     """Feeds embeddings [positions, hidden] as the prompt, then each chosen token by its id; ignores stop
-    tokens."""
+    tokens. Returns the tokens, and the logits [vocab_size] that the first of them was chosen by."""
     positions, hidden = embeddings.shape
     prompt = llama_cpp.llama_batch_init(positions, hidden, 1)
     ctypes.memmove(prompt.embd, np.ascontiguousarray(embeddings, np.float32).ctypes.data, embeddings.size * 4)
     _number(prompt, first_position=0, count=positions)
-    logits = _decode(context, prompt, vocab_size)
+    logits = first_logits = _decode(context, prompt, vocab_size)
     llama_cpp.llama_batch_free(prompt)
 
     step = llama_cpp.llama_batch_init(1, 0, 1)
@@ -103,7 +108,7 @@ def greedy(
         _number(step, first_position=positions + len(token_ids) - 1, count=1)
         logits = _decode(context, step, vocab_size)
     llama_cpp.llama_batch_free(step)
-    return token_ids
+    return token_ids, first_logits
 
 
 def _number(batch: Any, *, first_position: int, count: int) -> None:

@@ -1,8 +1,10 @@
-"""Exports in llama.cpp: the f32 pair loads and picks the same tokens; the vocabulary tokenizes alike."""
+"""Exports in llama.cpp: the f32 pair loads and picks the same tokens; pairs of the other types load and give
+logits as close as the two ways to round activations allow; the vocabulary tokenizes alike."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 from importlib.resources import files
@@ -10,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pocketvlm import _core
 from pocketvlm.chat_template import STOP_MARKERS
 from pocketvlm.config import ModelConfig
+from pocketvlm.export.gguf_export import export_gguf
 from pocketvlm.export.gguf_file import encode_header
 from pocketvlm.export.gguf_metadata import Provenance, text_metadata
 from pocketvlm.export.quantize import TYPES
@@ -55,21 +59,30 @@ def ask_llama(script: str, *arguments: Path) -> dict[str, Any]:
     return answer
 
 
+def generate(
+    model: Path, checkpoint: Path, scratch: Path, *, max_new_tokens: int
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
+    """What llama.cpp makes of a pair, fed the engine's own embeddings of each golden prompt; and the engine's
+    logits [vocab_size] behind each."""
+    golden = read_golden("tiny-f32")
+    engine = open_engine(model, _core.isas()[0])
+    prompts, logits = {}, {}
+    for generation in GENERATIONS:
+        prompt = golden.prompt(generation, checkpoint)
+        traced = engine.trace_text(prompt.token_ids, prompt.features(engine), prompt.image_token_id)
+        prompts[f"prompt/{generation}"] = traced["embed"]
+        logits[generation] = traced["logits"][-1]
+    np.savez(scratch / "request.npz", max_new_tokens=max_new_tokens, **prompts)
+    files = (*pair_of(model), scratch / "request.npz", scratch / "answer.json")
+    return ask_llama("llama_greedy.py", *files), logits
+
+
 @pytest.fixture(scope="module")
 def generated(
     tiny_checkpoint: Path, tiny_f32: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What llama.cpp generates, fed the engine's own embeddings of each golden prompt."""
-    golden = read_golden("tiny-f32")
-    engine = open_engine(tiny_f32, _core.isas()[0])
-    prompts = {}
-    for generation in GENERATIONS:
-        prompt = golden.prompt(generation, tiny_checkpoint)
-        traced = engine.trace_text(prompt.token_ids, prompt.features(engine), prompt.image_token_id)
-        prompts[f"prompt/{generation}"] = traced["embed"]
-    folder = tmp_path_factory.mktemp("llama")
-    np.savez(folder / "request.npz", max_new_tokens=64, **prompts)
-    return ask_llama("llama_greedy.py", *pair_of(tiny_f32), folder / "request.npz", folder / "answer.json")
+    """What llama.cpp generates from the f32 pair."""
+    return generate(tiny_f32, tiny_checkpoint, tmp_path_factory.mktemp("llama"), max_new_tokens=64)[0]
 
 
 def test_projector_loads(generated: dict[str, Any]) -> None:
@@ -80,6 +93,34 @@ def test_projector_loads(generated: dict[str, Any]) -> None:
 def test_same_tokens(generated: dict[str, Any], generation: str) -> None:
     expected = read_golden("tiny-f32").facts["generations"][generation]["token_ids"]
     assert generated["generated"][generation] == expected
+
+
+# What the two round differently, relative to the RMS of a row: llama.cpp the activations, to the type of the
+# weights or, beside blocks, to Q8_0; so does the engine beside blocks, else not. A block's largest magnitude
+# is at most sqrt(32) times its RMS. llama.cpp's cache is float32 here.
+BLOCK_ERROR = math.sqrt(32) / 127 / math.sqrt(12)
+ACTIVATION_ERRORS = {
+    "f16": 2**-11 / math.sqrt(3),
+    "bf16": 2**-8 / math.sqrt(3),
+    "q8_0": math.sqrt(2) * BLOCK_ERROR,
+    "q4_0": math.sqrt(2) * BLOCK_ERROR,
+}
+CACHE_ERROR = 2**-11 / math.sqrt(3)
+
+
+@pytest.mark.parametrize("type", ACTIVATION_ERRORS)
+def test_other_types_load_and_give_close_logits(tiny_checkpoint: Path, tmp_path: Path, type: str) -> None:
+    """Errors of the 6 products per layer and of the head add in quadrature, as test_types.py has it."""
+    export_gguf(tiny_checkpoint, tmp_path / "model", type=type)
+    answer, ours = generate(tmp_path / "model", tiny_checkpoint, tmp_path, max_new_tokens=1)
+    assert answer["supports_vision"]
+    layers = ModelConfig.from_folder(tiny_checkpoint).text.num_hidden_layers
+    bound = math.sqrt((6 * layers + 1) * ACTIVATION_ERRORS[type] ** 2 + 2 * layers * CACHE_ERROR**2)
+    for generation in GENERATIONS:
+        theirs = np.array(answer["logits"][generation])
+        error = float(np.sqrt(np.mean((ours[generation] - theirs) ** 2) / np.mean(theirs**2)))
+        print(f"{type}, {generation}: error {error:.2e}, bound {bound:.2e}")
+        assert error <= bound
 
 
 def check_vocabulary(text_file: Path, checkpoint: Path, scratch: Path) -> None:
