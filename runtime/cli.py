@@ -292,6 +292,8 @@ class _Progress(AbstractContextManager["_Progress"]):
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Shows that `done` of `total` is done."""
+        if stage == "decode":
+            return  # the text shows how far it is
         if stage != self._stage:
             self.close()
             self._stage = stage

@@ -162,7 +162,8 @@ class Model:
             n: How many answers; images and prompt are read once. The result is the first, with the others as
                 its `alternatives`. More than one takes a temperature.
             logprobs: Tell in the result how likely each token was, and this many of the likeliest.
-            on_progress: Called as `on_progress(stage, done, total)` while images and prompt are read.
+            on_progress: Called as `on_progress(stage, done, total)`: tiles for "vision", positions of the
+                prompt for "prefill", tokens of an answer for "decode".
             **sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`,
                 `frequency_penalty`, `logit_bias` and `seed`, as `sampling.SamplingOptions` has them. With a
                 temperature and no `seed` every call answers anew.

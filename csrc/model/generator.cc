@@ -17,7 +17,7 @@ double seconds_since(Clock::time_point start) {
 // Answers a prompt that is in the cache. logits: those of its last position, [vocab_size]; overwritten.
 GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& prompt,
                       const GenerateOptions& options, int64_t sequence, KvCache& cache, float* logits,
-                      const OnToken& on_token) {
+                      const OnToken& on_token, const Progress& progress) {
     const int64_t vocab_size = model.text.config.vocab_size;
     const auto is_stop = [&](int32_t token) {
         const std::vector<int32_t>& ids = options.stop_token_ids;
@@ -32,6 +32,8 @@ GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& pr
         if (options.logprobs) {
             result.logprobs.push_back(log_softmax(logits, vocab_size, token, *options.logprobs));
         }
+        const auto num_tokens = static_cast<int64_t>(result.token_ids.size());
+        if (progress) progress("decode", num_tokens, options.max_new_tokens);
         const bool enough = on_token && on_token(token, sequence);
         if (is_stop(token)) {
             result.finish_reason = FinishReason::stop;
@@ -41,8 +43,7 @@ GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& pr
             result.finish_reason = FinishReason::callback;
             break;
         }
-        const bool more = static_cast<int64_t>(result.token_ids.size()) < options.max_new_tokens;
-        if (!more || cache.length() == cache.max_positions()) break;
+        if (num_tokens == options.max_new_tokens || cache.length() == cache.max_positions()) break;
         // A generated image token stands for its own embedding: no id of the prompt is an image token here.
         prefill(model.text, model.compute(), stop, {&token, 1, nullptr, 0, -1}, cache, logits);
     }
@@ -78,13 +79,13 @@ GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& 
 
     const int64_t prompt_end = cache.length();
     const std::vector<float> prompt_logits = options.n > 1 ? logits : std::vector<float>();
-    GenerateResult first = decode(model, stop, prompt, options, 0, cache, logits.data(), on_token);
+    GenerateResult first = decode(model, stop, prompt, options, 0, cache, logits.data(), on_token, progress);
     first.prefill_s = prefill_s;
     for (int64_t sequence = 1; sequence < options.n; ++sequence) {
         cache.truncate(prompt_end);
         logits = prompt_logits;
         first.alternatives.push_back(
-            decode(model, stop, prompt, options, sequence, cache, logits.data(), on_token));
+            decode(model, stop, prompt, options, sequence, cache, logits.data(), on_token, progress));
         first.alternatives.back().prefill_s = prefill_s;
     }
     return first;

@@ -17,8 +17,8 @@
 
 namespace pocketvlm {
 
-// Stages: "load" (tensors), "vision" (tiles), "prefill" (positions). Called on the calling thread; it may
-// throw.
+// Stages: "load" (tensors), "vision" (tiles), "prefill" (positions), "decode" (tokens of one answer). Called
+// on the calling thread; it may throw.
 using Progress = std::function<void(const char* stage, int64_t done, int64_t total)>;
 
 struct Model {

@@ -75,7 +75,7 @@ class Backend(Protocol):
             logprobs: With how many of the likeliest to tell how likely each token was; None: not at all.
             on_token: Called with every token and the number of its answer; returning True ends that answer.
             stop: Ends everything from any thread.
-            on_progress: Called while the prompt is read.
+            on_progress: Called while the prompt is read and for every token.
 
         Raises:
             Cancelled: `stop` was set.

@@ -186,7 +186,7 @@ def test_generations_of_several_threads_run_one_at_a_time(scripted: Scripted) ->
         ({"backend": "onnx"}, UnsupportedError, "backend 'onnx' is not there; available: native"),
         ({"threads": 0}, InputError, "threads is 0"),
         ({"pixel_limit": -1}, InputError, "pixel_limit is -1"),
-        ({"type": "q2_k"}, InputError, "type 'q2_k': expected one of f32, q8_0"),
+        ({"type": "q2_k"}, InputError, "type 'q2_k': expected one of f32, f16, bf16, q8_0, q4_0"),
         ({"isa": "sse9"}, UnsupportedError, "(?s)sse9.*scalar"),
     ],
 )
@@ -239,7 +239,7 @@ def test_the_tiny_model_answers_the_same_streamed_and_whole(
     assert stream.result.token_ids == whole.token_ids
     assert len(whole.token_ids) == 24
     assert whole.tiles == 13
-    assert {stage for stage, _, _ in progress} == {"vision", "prefill"}
+    assert {stage for stage, _, _ in progress} == {"vision", "prefill", "decode"}
     assert all(0 <= done <= total for _, done, total in progress)
 
 
