@@ -50,7 +50,8 @@ def load(
         source: The folder of an exported model, the folder of a Hugging Face checkpoint, or a hub id. The
             latter two are converted once, into a cache (`POCKETVLM_CACHE` names another folder for it).
         backend: What runs it; `pocketvlm info` lists what there is.
-        type: What to convert a checkpoint to, "q8_0" or "f32". An exported model keeps the type it has.
+        type: What to convert a checkpoint to: "q8_0", "q4_0", "bf16", "f16" or "f32". An exported model keeps
+            the type it has.
         threads: Threads to compute with; by default as many as this process may use.
         isa: The row of kernels to use; by default `POCKETVLM_ISA`, else the best for this CPU.
         pixel_limit: The most pixels to accept in one image.

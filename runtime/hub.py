@@ -23,7 +23,7 @@ from . import _core
 from .errors import FormatError, InputError, UnsupportedError
 
 # What a conversion can make.
-TYPES = ("f32", "q8_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 DEFAULT_TYPE = "q8_0"
 
 # Raise it when conversions in the caches of users must not be used any more.
@@ -50,7 +50,7 @@ def resolve(source: str | os.PathLike[str], *, type: str = DEFAULT_TYPE) -> Mode
 
     Args:
         source: An exported folder (used as is), the folder of a Hugging Face checkpoint, or a hub id.
-        type: What to convert a checkpoint to, "f32" or "q8_0".
+        type: What to convert a checkpoint to, one of `TYPES`.
 
     Raises:
         InputError: There is no such folder or repository, or no such type.

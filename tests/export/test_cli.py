@@ -15,6 +15,7 @@ from pathlib import Path
 import gguf
 import pytest
 
+from pocketvlm import hub
 from pocketvlm.export import cli
 from pocketvlm.export.quantize import TYPES
 from pocketvlm.export.synthetic import DEFAULT_SEED, write_weights
@@ -110,6 +111,11 @@ def test_help_says_what_the_arguments_are(capsys: pytest.CaptureFixture[str]) ->
         "--force",
     ):
         assert part in printed
+
+
+def test_loading_converts_to_every_type_there_is() -> None:
+    """runtime does not import export, so it has a list of its own."""
+    assert hub.TYPES == tuple(TYPES)
 
 
 def test_a_bar_is_drawn_on_a_terminal(large_checkpoint: Path, tmp_path: Path) -> None:
