@@ -115,7 +115,7 @@ def test_help_says_what_the_arguments_are(capsys: pytest.CaptureFixture[str]) ->
 
 def test_loading_converts_to_every_type_there_is() -> None:
     """runtime does not import export, so it has a list of its own."""
-    assert hub.TYPES == tuple(TYPES)
+    assert tuple(TYPES) == hub.TYPES
 
 
 def test_a_bar_is_drawn_on_a_terminal(large_checkpoint: Path, tmp_path: Path) -> None:
