@@ -292,7 +292,7 @@ def _to_text(machine: Machine, report: dict[str, Any], agreements: dict[str, Agr
     ]
     if report["synthetic"]:
         lines += [
-            "The weights are made up: trained ones have other outliers and surer answers, so other figures.",
-            "These compare the types with each other; for the quality of a model give its checkpoint (-m).",
+            "The weights are made up: expect a trained model, which is surer of its answers, to lose less.",
+            "These compare types with each other; for the quality of a model give its checkpoint (-m).",
         ]
     return "\n".join(lines)
