@@ -181,12 +181,16 @@ void check_memory_limit(const Model& model, const TextConfig& text, const Vision
     }
 }
 
+// Of the layers' weights: embeddings and the head may have a type of their own.
 std::string most_common_type(const GgufFile& file) {
-    std::map<QuantType, size_t> bytes;
-    for (const GgufTensor& tensor : file.tensors()) bytes[tensor.type] += tensor.nbytes;
+    std::map<QuantType, int64_t> weights;
+    for (const GgufTensor& tensor : file.tensors()) {
+        const bool in_layer = tensor.name.find("blk.") != std::string_view::npos;
+        if (in_layer) weights[tensor.type] += tensor.ne[0] * tensor.num_rows();
+    }
     QuantType most = QuantType::F32;
-    for (const auto& [type, count] : bytes) {
-        if (count > bytes[most]) most = type;
+    for (const auto& [type, count] : weights) {
+        if (count > weights[most]) most = type;
     }
     return traits(most).name;
 }

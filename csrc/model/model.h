@@ -32,7 +32,7 @@ struct Model {
     int64_t num_parameters = 0;  // of both files
 
     Compute compute() const { return {*kernels, *pool}; }
-    // The type that most of a file's weights have: "f32", "q8_0".
+    // The type that most weights of a file's layers have: "f32", "q8_0" ...
     std::string text_type() const;
     std::string vision_type() const;
 };

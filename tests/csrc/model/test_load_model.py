@@ -15,6 +15,7 @@ import pytest
 
 from pocketvlm import _core
 from pocketvlm.errors import Cancelled, Error, FormatError, InputError, UnsupportedError
+from pocketvlm.export.gguf_export import export_gguf
 
 Change = Callable[[Any], Any]
 
@@ -285,3 +286,11 @@ def test_a_cache_of_another_model(tiny_f32: Path) -> None:
     first, second = open_pair(*pair(tiny_f32)), open_pair(*pair(tiny_f32))
     with pytest.raises(InputError, match="cache: made by another model"):
         second.decode(first.new_cache(), 1)
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+def test_the_type_is_that_of_the_layers(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    """Not that of the embedding, which is larger than the layers here and never below 8 bits."""
+    export_gguf(tiny_checkpoint, tmp_path / "model", type=kind, vision_type="f16")
+    model = open_pair(*pair(tmp_path / "model"))
+    assert (model.text_type, model.vision_type) == (kind, "f16")
