@@ -1,7 +1,8 @@
-"""What every test may use: the tiny synthetic checkpoint, its exports, and a photo."""
+"""What every test may use: the tiny synthetic checkpoint, its exports, the 256M shape, and a photo."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,16 @@ def tiny_q8_0(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("tiny-q8_0") / "model"
     export("gguf", tiny_checkpoint, folder, "--type", "q8_0")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_256m_q8_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic weights in the true shape of the 256M, exported at q8_0: a folder for `pocketvlm.load`."""
+    folder = tmp_path_factory.mktemp("256m-q8_0")
+    export("synthetic", "256m", folder / "checkpoint")
+    export("gguf", folder / "checkpoint", folder / "model", "--type", "q8_0")
+    shutil.rmtree(folder / "checkpoint")
+    return folder / "model"
 
 
 @pytest.fixture(scope="session")
