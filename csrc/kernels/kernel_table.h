@@ -24,18 +24,18 @@ struct KernelTable {
     GemmFloatKernel gemm_bf16;
     GemmI8Kernel gemm_i8;
     GemmI4Kernel gemm_i4;
-    QuantizeRowI8 quantize_row_i8;
-    AttendBlock attend_block;
-    LayerNorm layer_norm;
-    RmsNorm rms_norm;
-    GeluTanh gelu_tanh;
-    SiluMul silu_mul;
-    RopeInterleaved rope_interleaved;
-    HalfFromFloat half_from_float;
-    FloatFromHalf float_from_half;
-    ResizeHorizontalU8 resize_horizontal_u8;
-    ResizeVerticalU8 resize_vertical_u8;
-    NormalizePatchesF32 normalize_patches_f32;
+    QuantizeRowI8* quantize_row_i8;
+    AttendBlock* attend_block;
+    LayerNorm* layer_norm;
+    RmsNorm* rms_norm;
+    GeluTanh* gelu_tanh;
+    SiluMul* silu_mul;
+    RopeInterleaved* rope_interleaved;
+    HalfFromFloat* half_from_float;
+    FloatFromHalf* float_from_half;
+    ResizeHorizontalU8* resize_horizontal_u8;
+    ResizeVerticalU8* resize_vertical_u8;
+    NormalizePatchesF32* normalize_patches_f32;
 };
 
 // Every row compiled for this architecture, best first; the last is scalar.

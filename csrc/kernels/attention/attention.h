@@ -37,16 +37,16 @@ struct AttentionBlock {
     float* acc;         // [rows, value_dim]
 };
 
-using AttendBlock = void (*)(const AttentionBlock& block) noexcept;
+using AttendBlock = void(const AttentionBlock& block) noexcept;
 
 namespace scalar {
-void attend_block(const AttentionBlock& block) noexcept;
+AttendBlock attend_block;
 }
 namespace avx2 {
-void attend_block(const AttentionBlock& block) noexcept;
+AttendBlock attend_block;
 }
 namespace avx512 {
-void attend_block(const AttentionBlock& block) noexcept;
+AttendBlock attend_block;
 }
 
 }  // namespace pocketvlm

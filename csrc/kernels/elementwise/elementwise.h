@@ -9,56 +9,53 @@ namespace pocketvlm {
 
 // y[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i], the variance over n (not n - 1). y
 // may be x.
-using LayerNorm = void (*)(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
-                           float* y) noexcept;
+using LayerNorm = void(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
+                       float* y) noexcept;
 
 // y[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]. y may be x.
-using RmsNorm = void (*)(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
+using RmsNorm = void(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
 
 // x[i] = 0.5 * x[i] * (1 + tanh(sqrt(2 / pi) * (x[i] + 0.044715 * x[i]^3))), in place.
-using GeluTanh = void (*)(float* x, int64_t n) noexcept;
+using GeluTanh = void(float* x, int64_t n) noexcept;
 
 // gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i], in place.
-using SiluMul = void (*)(float* gate, const float* up, int64_t n) noexcept;
+using SiluMul = void(float* gate, const float* up, int64_t n) noexcept;
 
 // Rotates the pairs (x[2 i], x[2 i + 1]) of one head by the angle whose cosine and sine are given, then
 // multiplies by `scale`. n is the head's size; cosine, sine: [n / 2].
-using RopeInterleaved = void (*)(float* x, const float* cosine, const float* sine, int64_t n,
-                                 float scale) noexcept;
+using RopeInterleaved = void(float* x, const float* cosine, const float* sine, int64_t n,
+                             float scale) noexcept;
 
 // Exact; y[i] rounded to nearest, ties to even.
-using HalfFromFloat = void (*)(const float* x, int64_t n, Float16* y) noexcept;
-using FloatFromHalf = void (*)(const Float16* x, int64_t n, float* y) noexcept;
+using HalfFromFloat = void(const float* x, int64_t n, Float16* y) noexcept;
+using FloatFromHalf = void(const Float16* x, int64_t n, float* y) noexcept;
 
 namespace scalar {
-void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
-                float* y) noexcept;
-void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
-void gelu_tanh(float* x, int64_t n) noexcept;
-void silu_mul(float* gate, const float* up, int64_t n) noexcept;
-void rope_interleaved(float* x, const float* cosine, const float* sine, int64_t n, float scale) noexcept;
-void half_from_float(const float* x, int64_t n, Float16* y) noexcept;
-void float_from_half(const Float16* x, int64_t n, float* y) noexcept;
+LayerNorm layer_norm;
+RmsNorm rms_norm;
+GeluTanh gelu_tanh;
+SiluMul silu_mul;
+HalfFromFloat half_from_float;
+FloatFromHalf float_from_half;
+RopeInterleaved rope_interleaved;
 }  // namespace scalar
 
 namespace avx2 {
-void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
-                float* y) noexcept;
-void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
-void gelu_tanh(float* x, int64_t n) noexcept;
-void silu_mul(float* gate, const float* up, int64_t n) noexcept;
-void half_from_float(const float* x, int64_t n, Float16* y) noexcept;
-void float_from_half(const Float16* x, int64_t n, float* y) noexcept;
+LayerNorm layer_norm;
+RmsNorm rms_norm;
+GeluTanh gelu_tanh;
+SiluMul silu_mul;
+HalfFromFloat half_from_float;
+FloatFromHalf float_from_half;
 }  // namespace avx2
 
 namespace avx512 {
-void layer_norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t n,
-                float* y) noexcept;
-void rms_norm(const float* x, const float* weight, float epsilon, int64_t n, float* y) noexcept;
-void gelu_tanh(float* x, int64_t n) noexcept;
-void silu_mul(float* gate, const float* up, int64_t n) noexcept;
-void half_from_float(const float* x, int64_t n, Float16* y) noexcept;
-void float_from_half(const Float16* x, int64_t n, float* y) noexcept;
+LayerNorm layer_norm;
+RmsNorm rms_norm;
+GeluTanh gelu_tanh;
+SiluMul silu_mul;
+HalfFromFloat half_from_float;
+FloatFromHalf float_from_half;
 }  // namespace avx512
 
 }  // namespace pocketvlm

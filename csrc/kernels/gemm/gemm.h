@@ -23,11 +23,11 @@ struct GemmOutput {
 };
 
 // Weights in a float format, activations in float32. panel: [k, nr], 64-byte aligned. x: [rows, x_stride].
-using GemmFloat = void (*)(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-                           const GemmOutput& output) noexcept;
+using GemmFloat = void(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
+                       const GemmOutput& output) noexcept;
 
 struct GemmFloatKernel {
-    GemmFloat run;
+    GemmFloat* run;
     int nr;
 };
 
@@ -49,16 +49,16 @@ struct I8Rows {
 //   int4: [4, nr, 4], column c's weights 4 i .. 4 i + 3 in the low halves at [i, c, :], 16 + 4 i .. in the
 //   high
 //         halves, stored as w + 8, as q4_0 has them
-using GemmI8 = void (*)(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
+using GemmI8 = void(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
 
 struct GemmI8Kernel {
-    GemmI8 run;
+    GemmI8* run;
     int nr;
     int weight_offset;
 };
 
 struct GemmI4Kernel {
-    GemmI8 run;
+    GemmI8* run;
     int nr;
 };
 
@@ -68,43 +68,25 @@ constexpr int64_t i4_panel_block_bytes(int nr) { return int64_t{nr} * (2 + kI8Bl
 
 namespace scalar {
 constexpr int kGemmNr = 16;
-void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-              const GemmOutput& output) noexcept;
-void gemm_f16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-              const GemmOutput& output) noexcept;
-void gemm_bf16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-               const GemmOutput& output) noexcept;
-void gemm_i8(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
-void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
+GemmFloat gemm_f32, gemm_f16, gemm_bf16;
+GemmI8 gemm_i8, gemm_i4;
 }  // namespace scalar
 
 namespace avx2 {
 constexpr int kGemmNr = 16;
-void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-              const GemmOutput& output) noexcept;
-void gemm_f16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-              const GemmOutput& output) noexcept;
-void gemm_bf16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-               const GemmOutput& output) noexcept;
-void gemm_i8(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
-void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
+GemmFloat gemm_f32, gemm_f16, gemm_bf16;
+GemmI8 gemm_i8, gemm_i4;
 }  // namespace avx2
 
 namespace avx512 {
 constexpr int kGemmNr = 64;
-void gemm_f32(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-              const GemmOutput& output) noexcept;
-void gemm_f16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-              const GemmOutput& output) noexcept;
-void gemm_bf16(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
-               const GemmOutput& output) noexcept;
+GemmFloat gemm_f32, gemm_f16, gemm_bf16;
 }  // namespace avx512
 
 namespace avx512_vnni {
 constexpr int kGemmNr = 64;
 constexpr int kWeightOffset = 128;
-void gemm_i8(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
-void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
+GemmI8 gemm_i8, gemm_i4;
 }  // namespace avx512_vnni
 
 }  // namespace pocketvlm

@@ -35,14 +35,12 @@ struct PatchGrid {
 // 3, p, p] are:
 //   rows[j, c, ky, kx] = table.value[c][tile[grid_row * p + ky, j * p + kx, c]],  j in [0, grid()).
 // Exact. No alignment, no over-read. The row of patch (i, j) of a whole tile is i * grid() + j.
-using NormalizePatchesF32 = void (*)(const uint8_t* tile,  // [tile_size, tile_size, 3]
-                                     const PatchGrid& patches, int32_t grid_row, const NormalizeTable& table,
-                                     float* rows) noexcept;  // [grid(), 3, patch_size, patch_size]
+using NormalizePatchesF32 = void(const uint8_t* tile,  // [tile_size, tile_size, 3]
+                                 const PatchGrid& patches, int32_t grid_row, const NormalizeTable& table,
+                                 float* rows) noexcept;  // [grid(), 3, patch_size, patch_size]
 
 namespace scalar {
-
-void normalize_patches_f32(const uint8_t* tile, const PatchGrid& patches, int32_t grid_row,
-                           const NormalizeTable& table, float* rows) noexcept;
-
+NormalizePatchesF32 normalize_patches_f32;
 }  // namespace scalar
+
 }  // namespace pocketvlm

@@ -15,17 +15,16 @@ namespace pocketvlm {
 constexpr float kMinAmax = 1e-36f;
 
 // x: [k]. values: [num_blocks, 32], scales and sums: [num_blocks], num_blocks = ceil(k / 32).
-using QuantizeRowI8 = void (*)(const float* x, int64_t k, int8_t* values, float* scales,
-                               int32_t* sums) noexcept;
+using QuantizeRowI8 = void(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
 
 namespace scalar {
-void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
+QuantizeRowI8 quantize_row_i8;
 }
 namespace avx2 {
-void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
+QuantizeRowI8 quantize_row_i8;
 }
 namespace avx512 {
-void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;
+QuantizeRowI8 quantize_row_i8;
 }
 
 }  // namespace pocketvlm

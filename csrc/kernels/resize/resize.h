@@ -27,23 +27,20 @@ struct ResizeTaps {
 //   dst[y, x, c] = clip((2^21 + sum_k taps.weights[x, k] * src[y, taps.first[x] + k, c]) >> 22),  clip to [0,
 //   255].
 // Exact. No alignment, no over-read. dst and src do not overlap.
-using ResizeHorizontalU8 = void (*)(const uint8_t* src,  // [num_rows, taps.source_size, 3]
-                                    int64_t num_rows, const ResizeTaps& taps,
-                                    uint8_t* dst) noexcept;  // [num_rows, taps.size, 3]
+using ResizeHorizontalU8 = void(const uint8_t* src,  // [num_rows, taps.source_size, 3]
+                                int64_t num_rows, const ResizeTaps& taps,
+                                uint8_t* dst) noexcept;  // [num_rows, taps.size, 3]
 
 // Computes output row y of a vertical pass; src is the whole image, because rows share sources:
 //   dst[i] = clip((2^21 + sum_k taps.weights[y, k] * src[taps.first[y] + k, i]) >> 22).
 // Exact. No alignment, no over-read. dst and src do not overlap.
-using ResizeVerticalU8 = void (*)(const uint8_t* src,  // [taps.source_size, row_bytes]
-                                  int64_t row_bytes, const ResizeTaps& taps, int32_t y,
-                                  uint8_t* dst) noexcept;  // [row_bytes]
+using ResizeVerticalU8 = void(const uint8_t* src,  // [taps.source_size, row_bytes]
+                              int64_t row_bytes, const ResizeTaps& taps, int32_t y,
+                              uint8_t* dst) noexcept;  // [row_bytes]
 
 namespace scalar {
-
-void resize_horizontal_u8(const uint8_t* src, int64_t num_rows, const ResizeTaps& taps,
-                          uint8_t* dst) noexcept;
-void resize_vertical_u8(const uint8_t* src, int64_t row_bytes, const ResizeTaps& taps, int32_t y,
-                        uint8_t* dst) noexcept;
-
+ResizeHorizontalU8 resize_horizontal_u8;
+ResizeVerticalU8 resize_vertical_u8;
 }  // namespace scalar
+
 }  // namespace pocketvlm
