@@ -1,12 +1,31 @@
 #include "base/cpu_features.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
+
+#include "base/check.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
 namespace pocketvlm {
+namespace {
+
+struct Feature {
+    const char* name;
+    bool CpuFeatures::* member;
+};
+
+constexpr Feature kFeatures[] = {
+    {"avx2", &CpuFeatures::avx2},         {"fma", &CpuFeatures::fma},
+    {"f16c", &CpuFeatures::f16c},         {"avx512f", &CpuFeatures::avx512f},
+    {"avx512bw", &CpuFeatures::avx512bw}, {"avx512dq", &CpuFeatures::avx512dq},
+    {"avx512vl", &CpuFeatures::avx512vl}, {"avx512_vnni", &CpuFeatures::avx512_vnni},
+};
+
+}  // namespace
 
 CpuFeatures detect_cpu_features() noexcept {
     CpuFeatures features;
@@ -38,18 +57,22 @@ CpuFeatures detect_cpu_features() noexcept {
 
 std::vector<std::string> feature_names(const CpuFeatures& features) {
     std::vector<std::string> names;
-    const auto add = [&](bool present, const char* name) {
-        if (present) names.emplace_back(name);
-    };
-    add(features.avx2, "avx2");
-    add(features.fma, "fma");
-    add(features.f16c, "f16c");
-    add(features.avx512f, "avx512f");
-    add(features.avx512bw, "avx512bw");
-    add(features.avx512dq, "avx512dq");
-    add(features.avx512vl, "avx512vl");
-    add(features.avx512_vnni, "avx512_vnni");
+    for (const auto& [name, member] : kFeatures) {
+        if (features.*member) names.emplace_back(name);
+    }
     return names;
+}
+
+CpuFeatures features_named(const std::vector<std::string>& names) {
+    CpuFeatures features;
+    for (const std::string& wanted : names) {
+        const auto* feature =
+            std::find_if(std::begin(kFeatures), std::end(kFeatures),
+                         [&](const Feature& candidate) { return wanted == candidate.name; });
+        if (feature == std::end(kFeatures)) throw InputError(concat("feature: unknown: ", wanted));
+        features.*feature->member = true;
+    }
+    return features;
 }
 
 }  // namespace pocketvlm

@@ -24,4 +24,8 @@ CpuFeatures detect_cpu_features() noexcept;
 // The names of those that are there, as /proc/cpuinfo spells them.
 std::vector<std::string> feature_names(const CpuFeatures& features);
 
+// The features of these names, so that a choice can be tried for a processor that is not here. Throws
+// InputError.
+CpuFeatures features_named(const std::vector<std::string>& names);
+
 }  // namespace pocketvlm

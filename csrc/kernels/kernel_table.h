@@ -1,5 +1,6 @@
 // The dispatch page: which kernels each instruction set (ISA) runs. A model chooses its row once, at load,
-// packs its weights for it and keeps it; nothing here is global state.
+// packs its weights for it and keeps it; nothing here is global state. A kernel family's header names the
+// function type of each kernel, with its contract, and declares the kernels of every instruction set by it.
 #pragma once
 
 #include <string>

@@ -23,6 +23,13 @@ namespace {
 
 const KernelTable& row(const std::string& isa) { return kernels_for(isa, detect_cpu_features()); }
 
+// The rows that a processor with these features could run, best first.
+std::vector<std::string> select(const std::vector<std::string>& features) {
+    std::vector<std::string> names;
+    for (const KernelTable* table : select_kernels(features_named(features))) names.emplace_back(table->isa);
+    return names;
+}
+
 // Room for a kernel's results, off every vector boundary, between guard bytes that nobody may write.
 template <typename T>
 class Guarded {
@@ -192,6 +199,7 @@ py::array_t<float> float_from_half(const std::string& isa, const py::object& x) 
 }  // namespace
 
 void bind_kernels(py::module_& kernels) {
+    kernels.def("select", &select, py::arg("features"));
     kernels.def("linear", &linear, py::arg("isa"), py::arg("x"), py::arg("weights"), py::kw_only(),
                 py::arg("type"), py::arg("n"), py::arg("bias") = py::none(), py::arg("initial") = py::none(),
                 py::arg("threads") = 1);
