@@ -1,7 +1,6 @@
 """The thread pool behind every kernel, seen through a matrix product: sizes, many callers, fork, idleness."""
 
 import os
-import sys
 import threading
 import time
 
@@ -10,6 +9,8 @@ import pytest
 
 from pocketvlm import _core
 from pocketvlm.errors import InputError
+
+from ..forking import in_forked_child
 
 SIDE = 64
 
@@ -60,24 +61,10 @@ def test_callers_queue(image: np.ndarray) -> None:
     assert wrong == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_forked_child_has_workers_of_its_own(image: np.ndarray) -> None:
     pool = _core.ThreadPool(3)
     expected = resize(pool, image)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if all(np.array_equal(resize(pool, image), expected) for _ in range(5)) else 1)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            assert os.waitstatus_to_exitcode(status) == 0
-            break
-        time.sleep(0.01)
-    else:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-        pytest.fail("the child hangs")
+    in_forked_child(lambda: all(np.array_equal(resize(pool, image), expected) for _ in range(5)))
     assert np.array_equal(resize(pool, image), expected)
 
 

@@ -17,6 +17,8 @@ from pocketvlm import _core
 from pocketvlm.errors import Cancelled, Error, FormatError, InputError, UnsupportedError
 from pocketvlm.export.gguf_export import export_gguf
 
+from ..forking import in_forked_child
+
 Change = Callable[[Any], Any]
 
 
@@ -199,6 +201,21 @@ def test_several_models_share_a_pool_and_threads(tiny_f32: Path, tiny_q8_0: Path
         thread.join(timeout=120)
         assert not thread.is_alive(), "a thread hangs"
     assert wrong == []
+
+
+def test_a_forked_child_uses_the_model(tiny_f32: Path) -> None:
+    """Loaded once, then forked: packed weights, mapped files and threads serve the child as well."""
+    model = open_pair(*pair(tiny_f32))
+    tiles = random_tiles(model, 2)
+    features = model.encode_images(tiles)
+    logits = model.decode(model.new_cache(), 5)
+
+    def same() -> bool:
+        again = model.encode_images(tiles)
+        return np.array_equal(again, features) and np.array_equal(model.decode(model.new_cache(), 5), logits)
+
+    in_forked_child(same)
+    assert same()
 
 
 def test_cancelling_leaves_model_and_cache_usable(tiny_f32: Path) -> None:
