@@ -15,20 +15,18 @@
 namespace pocketvlm {
 namespace {
 
-constexpr int64_t max_side = int64_t{1} << 20;    // keeps the widest table of weights near 25 MB
-constexpr int64_t max_pixels = int64_t{1} << 28;  // of any image on the way
-constexpr double pi = 3.14159265358979323846;
+constexpr int64_t kMaxSide = int64_t{1} << 20;    // keeps the widest table of weights near 25 MB
+constexpr int64_t kMaxPixels = int64_t{1} << 28;  // of any image on the way
+constexpr double kPi = 3.14159265358979323846;
 
 std::string size_text(const ImageSize& size) { return concat(size.height, "x", size.width); }
 
 int64_t num_bytes(const ImageSize& size) noexcept { return size.height * size.width * 3; }
 
-// ---- filters, in the order of operations that Pillow rounds in
-// -----------------------------------------------
-
+// The filters' arithmetic is in Pillow's order of operations, rounding step by rounding step.
 double sinc(double x) {
     if (x == 0.0) return 1.0;
-    const double angle = x * pi;
+    const double angle = x * kPi;
     return std::sin(angle) / angle;
 }
 
@@ -102,7 +100,7 @@ TapsTable make_taps(int64_t source_size, int64_t size, ResizeFilter filter) {
             sum += exact[k];
         }
         for (int64_t k = 0; k < count; ++k) {
-            const double fixed = (sum != 0.0 ? exact[k] / sum : exact[k]) * (1 << resize_fraction_bits);
+            const double fixed = (sum != 0.0 ? exact[k] / sum : exact[k]) * (1 << kResizeFractionBits);
             table.weights[i * table.stride + k] =
                 static_cast<int32_t>(fixed < 0.0 ? fixed - 0.5 : fixed + 0.5);
         }
@@ -112,9 +110,6 @@ TapsTable make_taps(int64_t source_size, int64_t size, ResizeFilter filter) {
     return table;
 }
 
-// ---- passes
-// --------------------------------------------------------------------------------------------------
-
 struct RowRange {
     int64_t begin;
     int64_t end;
@@ -122,15 +117,15 @@ struct RowRange {
 
 // Runs pass(RowRange) over [0, num_rows) in blocks of rows, looking at `stop` every few hundred of them.
 template <typename Pass>
-void for_row_blocks(int64_t num_rows, ThreadPool& pool, const StopPoll& stop, const Pass& pass) {
-    constexpr int64_t block = 8;
-    constexpr int64_t band = 64 * block;
-    for (int64_t row = 0; row < num_rows; row += band) {
+void for_row_bands(int64_t num_rows, ThreadPool& pool, const StopPoll& stop, const Pass& pass) {
+    constexpr int64_t kBlock = 8;
+    constexpr int64_t kBand = 64 * kBlock;
+    for (int64_t row = 0; row < num_rows; row += kBand) {
         stop.check();
-        const int64_t band_end = std::min(row + band, num_rows);
-        pool.parallel_for((band_end - row + block - 1) / block, [&](int64_t task) {
-            const int64_t begin = row + task * block;
-            pass(RowRange{begin, std::min(begin + block, band_end)});
+        const int64_t band_end = std::min(row + kBand, num_rows);
+        pool.parallel_for((band_end - row + kBlock - 1) / kBlock, [&](int64_t task) {
+            const int64_t begin = row + task * kBlock;
+            pass(RowRange{begin, std::min(begin + kBlock, band_end)});
         });
     }
 }
@@ -147,14 +142,14 @@ struct Resizer {
         const int64_t row_bytes = size.width * 3;
         if (size.width != image.size.width) {
             const TapsTable table = make_taps(image.size.width, size.width, filter);
-            for_row_blocks(size.height, pool, stop, [&](const RowRange& rows) {
+            for_row_bands(size.height, pool, stop, [&](const RowRange& rows) {
                 kernels.resize_horizontal_u8(image.pixels + rows.begin * image.size.width * 3,
                                              rows.end - rows.begin, table.view(),
                                              dst + rows.begin * row_bytes);
             });
         } else {
             const TapsTable table = make_taps(image.size.height, size.height, filter);
-            for_row_blocks(size.height, pool, stop, [&](const RowRange& rows) {
+            for_row_bands(size.height, pool, stop, [&](const RowRange& rows) {
                 for (int64_t y = rows.begin; y < rows.end; ++y) {
                     kernels.resize_vertical_u8(image.pixels, row_bytes, table.view(), static_cast<int32_t>(y),
                                                dst + y * row_bytes);
@@ -195,11 +190,11 @@ ResizeFilter resize_filter_from_pil(int resample) {
 
 void check_image_size(const ImageSize& size, const char* what) {
     const bool sides_fit =
-        size.height >= 1 && size.height <= max_side && size.width >= 1 && size.width <= max_side;
-    if (!sides_fit || size.height * size.width > max_pixels) {
+        size.height >= 1 && size.height <= kMaxSide && size.width >= 1 && size.width <= kMaxSide;
+    if (!sides_fit || size.height * size.width > kMaxPixels) {
         throw InputError(concat(what, ": found ", size_text(size),
-                                " (height x width), expected sides from 1 to ", max_side, " and at most ",
-                                max_pixels, " pixels"));
+                                " (height x width), expected sides from 1 to ", kMaxSide, " and at most ",
+                                kMaxPixels, " pixels"));
     }
 }
 

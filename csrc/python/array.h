@@ -58,8 +58,8 @@ py::array_t<T> checked_array(const py::handle& value, const char* argument,
     if (!array.dtype().equal(dtype)) throw py::type_error(found + expected);
     if (!fits) throw InputError(found + expected);
 
-    constexpr int layout = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    if ((array.flags() & layout) != layout) {
+    constexpr int kLayout = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if ((array.flags() & kLayout) != kLayout) {
         throw InputError(found + " with gaps, reversed or transposed axes or unaligned items" + expected);
     }
     return py::reinterpret_borrow<py::array_t<T>>(value);

@@ -9,7 +9,7 @@ namespace pocketvlm {
 
 // Weights have 22 fractional bits: 8 bits of pixel and 2 bits of headroom for filters that overshoot complete
 // an int32.
-inline constexpr int32_t resize_fraction_bits = 22;
+inline constexpr int32_t kResizeFractionBits = 22;
 
 // Along one axis: output position i is the weighted sum of source positions first[i] .. first[i] + count[i]
 // - 1. All of them lie in [0, source_size). With p in [0, 255], the sum of |weights| of one position times p

@@ -4,12 +4,12 @@
 namespace pocketvlm::scalar {
 namespace {
 
-constexpr int32_t half = 1 << (resize_fraction_bits - 1);
+constexpr int32_t kHalf = 1 << (kResizeFractionBits - 1);
 
 // The right shift of a negative sum is arithmetic on every compiler we build with: it rounds down, as
 // Pillow's does.
 uint8_t round_to_u8(int32_t sum) noexcept {
-    const int32_t value = sum >> resize_fraction_bits;
+    const int32_t value = sum >> kResizeFractionBits;
     return static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
@@ -21,7 +21,7 @@ void resize_horizontal_u8(const uint8_t* src, int64_t num_rows, const ResizeTaps
         for (int32_t x = 0; x < taps.size; ++x) {
             const int32_t* weights = taps.weights + int64_t{x} * taps.stride;
             const uint8_t* pixel = src + 3 * int64_t{taps.first[x]};
-            int32_t r = half, g = half, b = half;
+            int32_t r = kHalf, g = kHalf, b = kHalf;
             for (int32_t k = 0; k < taps.count[x]; ++k, pixel += 3) {
                 r += weights[k] * pixel[0];
                 g += weights[k] * pixel[1];
@@ -44,19 +44,19 @@ void resize_vertical_u8(const uint8_t* src, int64_t row_bytes, const ResizeTaps&
 
     // Sums of a few columns at a time stay in registers while the rows go by; the compiler makes vectors of
     // them.
-    constexpr int64_t columns = 32;
+    constexpr int64_t kColumns = 32;
     int64_t i = 0;
-    for (; i + columns <= row_bytes; i += columns) {
-        int32_t sums[columns];
-        for (int64_t j = 0; j < columns; ++j) sums[j] = half;
+    for (; i + kColumns <= row_bytes; i += kColumns) {
+        int32_t sums[kColumns];
+        for (int64_t j = 0; j < kColumns; ++j) sums[j] = kHalf;
         for (int32_t k = 0; k < count; ++k) {
             const uint8_t* row = rows + k * row_bytes + i;
-            for (int64_t j = 0; j < columns; ++j) sums[j] += weights[k] * row[j];
+            for (int64_t j = 0; j < kColumns; ++j) sums[j] += weights[k] * row[j];
         }
-        for (int64_t j = 0; j < columns; ++j) dst[i + j] = round_to_u8(sums[j]);
+        for (int64_t j = 0; j < kColumns; ++j) dst[i + j] = round_to_u8(sums[j]);
     }
     for (; i < row_bytes; ++i) {
-        int32_t sum = half;
+        int32_t sum = kHalf;
         for (int32_t k = 0; k < count; ++k) sum += weights[k] * rows[k * row_bytes + i];
         dst[i] = round_to_u8(sum);
     }
