@@ -26,14 +26,13 @@ struct KernelTable {
     GemmI8Kernel gemm_i8;
     GemmI4Kernel gemm_i4;
     QuantizeRowI8* quantize_row_i8;
-    AttendBlock* attend_block;
+    AttendBlockF32* attend_block_f32;
+    AttendBlockF16* attend_block_f16;
     LayerNorm* layer_norm;
     RmsNorm* rms_norm;
     GeluTanh* gelu_tanh;
     SiluMul* silu_mul;
     RopeInterleaved* rope_interleaved;
-    HalfFromFloat* half_from_float;
-    FloatFromHalf* float_from_half;
     ResizeHorizontalU8* resize_horizontal_u8;
     ResizeVerticalU8* resize_vertical_u8;
     NormalizePatchesF32* normalize_patches_f32;

@@ -17,9 +17,19 @@ AttentionTask::AttentionTask(int64_t rows, int64_t head_dim)
     std::fill_n(acc_.data(), acc_.size(), 0.0f);
 }
 
-void AttentionTask::fold_visible(const KernelTable& kernels, const KeyValueBlock& block) {
-    kernels.attend_block({q_.data(), head_dim_, block.k, block.v, visible_.data(), rows_, head_dim_,
-                          padded_head_dim(head_dim_), scores_.data(), max_.data(), sum_.data(), acc_.data()});
+template <typename T>
+AttentionBlock<T> AttentionTask::with_state(const KeyValueBlock<T>& block) {
+    return {q_.data(),       head_dim_,   block.k,     block.v,
+            visible_.data(), rows_,       head_dim_,   padded_head_dim(head_dim_),
+            scores_.data(),  max_.data(), sum_.data(), acc_.data()};
+}
+
+void AttentionTask::fold_visible(const KernelTable& kernels, const KeyValueBlock<float>& block) {
+    kernels.attend_block_f32(with_state(block));
+}
+
+void AttentionTask::fold_visible(const KernelTable& kernels, const KeyValueBlock<Float16>& block) {
+    kernels.attend_block_f16(with_state(block));
 }
 
 void AttentionTask::write(int64_t r, float* out) const noexcept {

@@ -11,9 +11,10 @@ namespace pocketvlm {
 
 // Keys and values of kKeyBlock positions of one head, as the kernel reads them
 // (kernels/attention/attention.h).
+template <typename T>
 struct KeyValueBlock {
-    const float* k;  // [head_dim, kKeyBlock]
-    const float* v;  // [kKeyBlock, padded_head_dim(head_dim)]
+    const T* k;  // [head_dim, kKeyBlock]
+    const T* v;  // [kKeyBlock, padded_head_dim(head_dim)]
 };
 
 class AttentionTask {
@@ -24,8 +25,8 @@ class AttentionTask {
     float* q(int64_t r) noexcept { return q_.data() + r * head_dim_; }
 
     // Row r sees the first visible_keys(r) keys of all, of which this block holds those from first_key on.
-    template <typename F>
-    void fold(const KernelTable& kernels, const KeyValueBlock& block, int64_t first_key,
+    template <typename T, typename F>
+    void fold(const KernelTable& kernels, const KeyValueBlock<T>& block, int64_t first_key,
               const F& visible_keys) {
         for (int64_t r = 0; r < rows_; ++r) {
             const int64_t seen = visible_keys(r) - first_key;
@@ -40,7 +41,10 @@ class AttentionTask {
     void write(int64_t r, float* out) const noexcept;
 
   private:
-    void fold_visible(const KernelTable& kernels, const KeyValueBlock& block);
+    void fold_visible(const KernelTable& kernels, const KeyValueBlock<float>& block);
+    void fold_visible(const KernelTable& kernels, const KeyValueBlock<Float16>& block);
+    template <typename T>
+    AttentionBlock<T> with_state(const KeyValueBlock<T>& block);
 
     int64_t rows_;
     int64_t head_dim_;

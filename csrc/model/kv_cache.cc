@@ -28,7 +28,7 @@ KvCache::KvCache(const TextConfig& config, KvType type)
       max_positions_(config.max_position_embeddings) {}
 
 size_t KvCache::block_bytes() const noexcept {
-    return static_cast<size_t>(num_layers_ * num_heads_ * block_floats()) * element_bytes();
+    return static_cast<size_t>(num_layers_ * num_heads_ * head_numbers()) * element_bytes();
 }
 
 void KvCache::reserve(int64_t count) {
@@ -44,28 +44,18 @@ void KvCache::reserve(int64_t count) {
 
 // Where in a block a layer's head begins, in bytes.
 size_t KvCache::offset(int64_t layer, int64_t head) const noexcept {
-    return static_cast<size_t>((layer * num_heads_ + head) * block_floats()) * element_bytes();
+    return static_cast<size_t>((layer * num_heads_ + head) * head_numbers()) * element_bytes();
 }
 
 void KvCache::store(int64_t layer, int64_t head, int64_t position, const float* k, const float* v) noexcept {
     std::byte* block = blocks_[static_cast<size_t>(position / kKeyBlock)].data() + offset(layer, head);
     const int64_t slot = position % kKeyBlock;
     if (type_ == KvType::f16) {
-        store_position(reinterpret_cast<uint16_t*>(block), head_dim_, slot, k, v, fp32_to_fp16);
+        store_position(reinterpret_cast<Float16*>(block), head_dim_, slot, k, v,
+                       [](float x) { return Float16{fp32_to_fp16(x)}; });
     } else {
         store_position(reinterpret_cast<float*>(block), head_dim_, slot, k, v, [](float x) { return x; });
     }
-}
-
-KeyValueBlock KvCache::load(const KernelTable& kernels, int64_t layer, int64_t head, int64_t block,
-                            float* scratch) const noexcept {
-    const std::byte* stored = blocks_[static_cast<size_t>(block)].data() + offset(layer, head);
-    const auto* floats = reinterpret_cast<const float*>(stored);
-    if (type_ == KvType::f16) {
-        kernels.float_from_half(reinterpret_cast<const Float16*>(stored), block_floats(), scratch);
-        floats = scratch;
-    }
-    return {floats, floats + head_dim_ * kKeyBlock};
 }
 
 }  // namespace pocketvlm

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
-#include "kernels/kernel_table.h"
 #include "model/attention.h"
 #include "model/config.h"
 
@@ -33,10 +32,15 @@ class KvCache {
     // Writes key and value, each [head_dim], of one reserved position.
     void store(int64_t layer, int64_t head, int64_t position, const float* k, const float* v) noexcept;
 
-    // One block as float32, in place for f32, converted into scratch (block_floats()) for f16.
-    KeyValueBlock load(const KernelTable& kernels, int64_t layer, int64_t head, int64_t block,
-                       float* scratch) const noexcept;
-    int64_t block_floats() const noexcept { return kKeyBlock * (head_dim_ + padded_head_dim(head_dim_)); }
+    KvType type() const noexcept { return type_; }
+
+    // One block where it lies. T is what type() says: Float16 or float.
+    template <typename T>
+    KeyValueBlock<T> block(int64_t layer, int64_t head, int64_t index) const noexcept {
+        const std::byte* stored = blocks_[static_cast<size_t>(index)].data() + offset(layer, head);
+        const T* k = reinterpret_cast<const T*>(stored);
+        return {k, k + head_dim_ * kKeyBlock};
+    }
 
     // The last `count` reserved positions have been stored in every layer.
     void advance(int64_t count) noexcept { length_ += count; }
@@ -45,6 +49,8 @@ class KvCache {
     void truncate(int64_t length) noexcept { length_ = length; }
 
   private:
+    // Numbers of one head in one block.
+    int64_t head_numbers() const noexcept { return kKeyBlock * (head_dim_ + padded_head_dim(head_dim_)); }
     size_t element_bytes() const noexcept { return type_ == KvType::f16 ? sizeof(uint16_t) : sizeof(float); }
     size_t offset(int64_t layer, int64_t head) const noexcept;
 

@@ -85,6 +85,15 @@ void rotate_and_store(const TextDecoder& decoder, const Compute& compute, int64_
     });
 }
 
+// Folds the first `num_keys` keys of a head, of which row r sees the first visible_keys(r).
+template <typename T, typename F>
+void fold_cache(const Compute& compute, const KvCache& cache, int64_t layer, int64_t kv_head,
+                int64_t num_keys, const F& visible_keys, AttentionTask& attention) {
+    for (int64_t key = 0; key < num_keys; key += kKeyBlock) {
+        attention.fold(compute.kernels, cache.block<T>(layer, kv_head, key / kKeyBlock), key, visible_keys);
+    }
+}
+
 // Each position sees itself and those before it. The query heads that share a key head are rows of one task.
 void causal_attention(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows,
                       Scratch& scratch, const KvCache& cache) {
@@ -104,13 +113,11 @@ void causal_attention(const TextDecoder& decoder, const Compute& compute, int64_
         for (int64_t r = 0; r < positions * group; ++r) {
             std::copy_n(scratch.q.data() + head_of_row(r) * d, d, attention.q(r));
         }
-        AlignedBuffer<float> converted(static_cast<size_t>(cache.block_floats()));
-        const int64_t last_seen = start + first + positions;
-        for (int64_t key = 0; key < last_seen; key += kKeyBlock) {
-            const KeyValueBlock block =
-                cache.load(compute.kernels, layer, kv_head, key / kKeyBlock, converted.data());
-            attention.fold(compute.kernels, block, key,
-                           [&](int64_t r) { return start + first + r / group + 1; });
+        const auto seen = [&](int64_t r) { return start + first + r / group + 1; };
+        if (cache.type() == KvType::f16) {
+            fold_cache<Float16>(compute, cache, layer, kv_head, start + first + positions, seen, attention);
+        } else {
+            fold_cache<float>(compute, cache, layer, kv_head, start + first + positions, seen, attention);
         }
         for (int64_t r = 0; r < positions * group; ++r)
             attention.write(r, scratch.attended.data() + head_of_row(r) * d);

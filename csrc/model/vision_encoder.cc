@@ -71,7 +71,7 @@ void self_attention(const VisionConfig& config, const Compute& compute, VisionSc
         }
         for (int64_t b = 0; b < num_blocks; ++b) {
             const float* k = scratch.key_blocks.data() + (head * num_blocks + b) * block_floats;
-            attention.fold(compute.kernels, {k, k + d * kKeyBlock}, b * kKeyBlock,
+            attention.fold(compute.kernels, KeyValueBlock<float>{k, k + d * kKeyBlock}, b * kKeyBlock,
                            [&](int64_t) { return patches; });
         }
         for (int64_t r = 0; r < rows; ++r)

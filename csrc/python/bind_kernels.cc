@@ -110,31 +110,34 @@ std::tuple<py::array_t<int8_t>, py::array_t<float>, py::array_t<int32_t>> quanti
     return {quantised.to_python(), scales.to_python(), sums.to_python()};
 }
 
-// softmax(q k^T) v over the first visible[r] keys of row r; q is scaled already. Lays the keys out in blocks.
+// softmax(q k^T) v over the first visible[r] keys of row r; q is scaled already. Lays keys and values, [keys,
+// d] of T or its bits, out in blocks.
+template <typename T, typename Bits>
 py::array_t<float> attention(const std::string& isa, const py::object& q, const py::object& k,
                              const py::object& v, const py::object& visible) {
     const py::array_t<float> queries = checked_array<float>(q, "q", {"rows", "d"});
     const int64_t rows = queries.shape(0), d = queries.shape(1), value_dim = padded_head_dim(d);
-    const py::array_t<float> keys = checked_array<float>(k, "k", {"keys", static_cast<py::ssize_t>(d)});
+    const py::array_t<Bits> keys = checked_array<Bits>(k, "k", {"keys", static_cast<py::ssize_t>(d)});
     const int64_t num_keys = keys.shape(0);
-    const py::array_t<float> values =
-        checked_array<float>(v, "v", {static_cast<py::ssize_t>(num_keys), static_cast<py::ssize_t>(d)});
+    const py::array_t<Bits> values =
+        checked_array<Bits>(v, "v", {static_cast<py::ssize_t>(num_keys), static_cast<py::ssize_t>(d)});
     const py::array_t<int32_t> seen =
         checked_array<int32_t>(visible, "visible", {static_cast<py::ssize_t>(rows)});
 
     AttentionTask task(rows, d);
     std::copy_n(queries.data(), rows * d, task.q(0));
     for (int64_t first = 0; first < num_keys; first += kKeyBlock) {
-        std::vector<float> block(static_cast<size_t>(kKeyBlock * (d + value_dim)));
-        float* block_values = block.data() + d * kKeyBlock;
+        std::vector<Bits> block(static_cast<size_t>(kKeyBlock * (d + value_dim)));
+        Bits* block_values = block.data() + d * kKeyBlock;
         for (int64_t j = 0; j < kKeyBlock && first + j < num_keys; ++j) {
             for (int64_t i = 0; i < d; ++i) {
                 block[static_cast<size_t>(i * kKeyBlock + j)] = keys.at(first + j, i);
                 block_values[j * value_dim + i] = values.at(first + j, i);
             }
         }
-        task.fold(row(isa), {block.data(), block_values}, first,
-                  [&](int64_t r) { return int64_t{seen.at(r)}; });
+        const KeyValueBlock<T> laid_out{reinterpret_cast<const T*>(block.data()),
+                                        reinterpret_cast<const T*>(block_values)};
+        task.fold(row(isa), laid_out, first, [&](int64_t r) { return int64_t{seen.at(r)}; });
     }
     py::array_t<float> out({rows, d});
     for (int64_t r = 0; r < rows; ++r) task.write(r, out.mutable_data() + r * d);
@@ -182,20 +185,6 @@ py::array_t<float> rope_interleaved(const std::string& isa, const py::object& x,
     return y.to_python();
 }
 
-py::array_t<uint16_t> half_from_float(const std::string& isa, const py::object& x) {
-    const py::array_t<float> values = checked_array<float>(x, "x", {"n"});
-    Guarded<uint16_t> halves(values.size());
-    row(isa).half_from_float(values.data(), values.size(), reinterpret_cast<Float16*>(halves.data()));
-    return halves.to_python();
-}
-
-py::array_t<float> float_from_half(const std::string& isa, const py::object& x) {
-    const py::array_t<uint16_t> halves = checked_array<uint16_t>(x, "x", {"n"});
-    Guarded<float> values(halves.size());
-    row(isa).float_from_half(reinterpret_cast<const Float16*>(halves.data()), halves.size(), values.data());
-    return values.to_python();
-}
-
 }  // namespace
 
 void bind_kernels(py::module_& kernels) {
@@ -204,8 +193,10 @@ void bind_kernels(py::module_& kernels) {
                 py::arg("type"), py::arg("n"), py::arg("bias") = py::none(), py::arg("initial") = py::none(),
                 py::arg("threads") = 1);
     kernels.def("quantize_row_i8", &quantize_row_i8, py::arg("isa"), py::arg("x"));
-    kernels.def("attention", &attention, py::arg("isa"), py::arg("q"), py::arg("k"), py::arg("v"),
-                py::arg("visible"));
+    kernels.def("attention_f32", &attention<float, float>, py::arg("isa"), py::arg("q"), py::arg("k"),
+                py::arg("v"), py::arg("visible"));
+    kernels.def("attention_f16", &attention<Float16, uint16_t>, py::arg("isa"), py::arg("q"), py::arg("k"),
+                py::arg("v"), py::arg("visible"));
     kernels.def("layer_norm", &layer_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("bias"),
                 py::arg("epsilon"));
     kernels.def("rms_norm", &rms_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("epsilon"));
@@ -213,8 +204,6 @@ void bind_kernels(py::module_& kernels) {
     kernels.def("silu_mul", &silu_mul, py::arg("isa"), py::arg("gate"), py::arg("up"));
     kernels.def("rope_interleaved", &rope_interleaved, py::arg("isa"), py::arg("x"), py::arg("cosine"),
                 py::arg("sine"), py::arg("scale"));
-    kernels.def("half_from_float", &half_from_float, py::arg("isa"), py::arg("x"));
-    kernels.def("float_from_half", &float_from_half, py::arg("isa"), py::arg("x"));
 }
 
 }  // namespace pocketvlm

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "base/half.h"
+
 namespace pocketvlm {
 
 // Positions per block of keys and values, here and in the KV cache.
@@ -22,11 +24,13 @@ constexpr int64_t padded_head_dim(int64_t head_dim) {
     return (head_dim + kValueAlignment - 1) / kValueAlignment * kValueAlignment;
 }
 
+// Keys and values in float32 or float16; all arithmetic is in float32.
+template <typename T>
 struct AttentionBlock {
     const float* q;  // [rows, q_stride], scaled by 1 / sqrt(head_dim)
     int64_t q_stride;
-    const float* k;  // [head_dim, kKeyBlock]: keys are columns; unseen ones may hold any finite values
-    const float* v;  // [kKeyBlock, value_dim]; likewise
+    const T* k;  // [head_dim, kKeyBlock]: keys are columns; unseen ones may hold any finite values
+    const T* v;  // [kKeyBlock, value_dim]; likewise
     const int32_t* visible;  // [rows]: how many keys of this block a row sees, 0..kKeyBlock
     int64_t rows;
     int64_t head_dim;
@@ -37,16 +41,22 @@ struct AttentionBlock {
     float* acc;         // [rows, value_dim]
 };
 
-using AttendBlock = void(const AttentionBlock& block) noexcept;
+using AttendBlockF32 = void(const AttentionBlock<float>& block) noexcept;
+using AttendBlockF16 = void(const AttentionBlock<Float16>& block) noexcept;
 
 namespace scalar {
-AttendBlock attend_block;
-}
+AttendBlockF32 attend_block_f32;
+AttendBlockF16 attend_block_f16;
+}  // namespace scalar
+
 namespace avx2 {
-AttendBlock attend_block;
-}
+AttendBlockF32 attend_block_f32;
+AttendBlockF16 attend_block_f16;
+}  // namespace avx2
+
 namespace avx512 {
-AttendBlock attend_block;
-}
+AttendBlockF32 attend_block_f32;
+AttendBlockF16 attend_block_f16;
+}  // namespace avx512
 
 }  // namespace pocketvlm

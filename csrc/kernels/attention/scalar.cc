@@ -3,8 +3,13 @@
 #include "kernels/attention/attention.h"
 
 namespace pocketvlm::scalar {
+namespace {
 
-void attend_block(const AttentionBlock& block) noexcept {
+float to_float(float x) noexcept { return x; }
+float to_float(Float16 x) noexcept { return fp16_to_fp32(x.bits); }
+
+template <typename T>
+void attend_block(const AttentionBlock<T>& block) noexcept {
     for (int64_t r = 0; r < block.rows; ++r) {
         const int32_t visible = block.visible[r];
         if (visible == 0) continue;
@@ -15,7 +20,7 @@ void attend_block(const AttentionBlock& block) noexcept {
         float max = block.max[r];
         for (int32_t j = 0; j < visible; ++j) {
             float score = 0;
-            for (int64_t d = 0; d < block.head_dim; ++d) score += q[d] * block.k[d * kKeyBlock + j];
+            for (int64_t d = 0; d < block.head_dim; ++d) score += q[d] * to_float(block.k[d * kKeyBlock + j]);
             scores[j] = score;
             if (score > max) max = score;
         }
@@ -26,11 +31,18 @@ void attend_block(const AttentionBlock& block) noexcept {
         for (int32_t j = 0; j < visible; ++j) {
             const float weight = std::exp(scores[j] - max);
             sum += weight;
-            for (int64_t d = 0; d < block.value_dim; ++d) acc[d] += weight * block.v[j * block.value_dim + d];
+            for (int64_t d = 0; d < block.value_dim; ++d)
+                acc[d] += weight * to_float(block.v[j * block.value_dim + d]);
         }
         block.max[r] = max;
         block.sum[r] = sum;
     }
 }
+
+}  // namespace
+
+void attend_block_f32(const AttentionBlock<float>& block) noexcept { attend_block(block); }
+
+void attend_block_f16(const AttentionBlock<Float16>& block) noexcept { attend_block(block); }
 
 }  // namespace pocketvlm::scalar

@@ -9,8 +9,8 @@ namespace pocketvlm {
 namespace {
 
 // scores[r, :] = q[r, :] . k for the keys before `visible`, rounded up to whole tiles.
-template <typename V, int R, int N>
-void score_rows(const AttentionBlock& block, int64_t row, int64_t visible) noexcept {
+template <typename V, int R, int N, typename T>
+void score_rows(const AttentionBlock<T>& block, int64_t row, int64_t visible) noexcept {
     for (int64_t key = 0; key < visible; key += N * V::kWidth) {
         V acc[R][N];
         for (auto& sums : acc) {
@@ -27,8 +27,8 @@ void score_rows(const AttentionBlock& block, int64_t row, int64_t visible) noexc
 
 // Turns a row's scores into weights, zero from its last visible key up to `end`; updates max and sum.
 // Returns the factor by which what was accumulated before has to shrink.
-template <typename V>
-float soften_row(const AttentionBlock& block, int64_t row, int64_t end) noexcept {
+template <typename V, typename T>
+float soften_row(const AttentionBlock<T>& block, int64_t row, int64_t end) noexcept {
     float* scores = block.scores + row * kKeyBlock;
     const int64_t visible = block.visible[row];
     const int64_t whole = visible / V::kWidth * V::kWidth;
@@ -56,8 +56,8 @@ float soften_row(const AttentionBlock& block, int64_t row, int64_t end) noexcept
 }
 
 // acc[r, :] = acc[r, :] * rescale[r] + weights[r, :] . v over the keys before `end`.
-template <typename V, int R, int N>
-void weigh_values(const AttentionBlock& block, int64_t row, int64_t end, int64_t column,
+template <typename V, int R, int N, typename T>
+void weigh_values(const AttentionBlock<T>& block, int64_t row, int64_t end, int64_t column,
                   const float (&rescale)[R]) noexcept {
     V acc[R][N];
     for (int r = 0; r < R; ++r) {
@@ -71,8 +71,8 @@ void weigh_values(const AttentionBlock& block, int64_t row, int64_t end, int64_t
     }
 }
 
-template <typename V, int N, int R>
-void attend_block_vector(const AttentionBlock& block) noexcept {
+template <typename V, int N, int R, typename T>
+void attend_block(const AttentionBlock<T>& block) noexcept {
     static_assert(kKeyBlock % (N * V::kWidth) == 0 && kValueAlignment % V::kWidth == 0);
     for (int64_t row = 0; row < block.rows; row += R) {
         with_row_count<R>(block.rows - row < R ? block.rows - row : R, [&](auto count) {

@@ -4,6 +4,8 @@
 
 namespace pocketvlm::avx2 {
 
-void attend_block(const AttentionBlock& block) noexcept { attend_block_vector<F32x8, 2, 6>(block); }
+void attend_block_f32(const AttentionBlock<float>& block) noexcept { attend_block<F32x8, 2, 6>(block); }
+
+void attend_block_f16(const AttentionBlock<Float16>& block) noexcept { attend_block<F32x8, 2, 6>(block); }
 
 }  // namespace pocketvlm::avx2

@@ -4,6 +4,8 @@
 
 namespace pocketvlm::avx512 {
 
-void attend_block(const AttentionBlock& block) noexcept { attend_block_vector<F32x16, 4, 6>(block); }
+void attend_block_f32(const AttentionBlock<float>& block) noexcept { attend_block<F32x16, 4, 6>(block); }
+
+void attend_block_f16(const AttentionBlock<Float16>& block) noexcept { attend_block<F32x16, 4, 6>(block); }
 
 }  // namespace pocketvlm::avx512

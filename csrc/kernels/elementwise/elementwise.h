@@ -1,9 +1,7 @@
-// Kernels that touch each value of a row once or twice. Close, not exact, except the half conversions.
+// Kernels that touch each value of a row once or twice. Close, not exact.
 #pragma once
 
 #include <cstdint>
-
-#include "base/half.h"
 
 namespace pocketvlm {
 
@@ -26,17 +24,11 @@ using SiluMul = void(float* gate, const float* up, int64_t n) noexcept;
 using RopeInterleaved = void(float* x, const float* cosine, const float* sine, int64_t n,
                              float scale) noexcept;
 
-// Exact; y[i] rounded to nearest, ties to even.
-using HalfFromFloat = void(const float* x, int64_t n, Float16* y) noexcept;
-using FloatFromHalf = void(const Float16* x, int64_t n, float* y) noexcept;
-
 namespace scalar {
 LayerNorm layer_norm;
 RmsNorm rms_norm;
 GeluTanh gelu_tanh;
 SiluMul silu_mul;
-HalfFromFloat half_from_float;
-FloatFromHalf float_from_half;
 RopeInterleaved rope_interleaved;
 }  // namespace scalar
 
@@ -45,8 +37,6 @@ LayerNorm layer_norm;
 RmsNorm rms_norm;
 GeluTanh gelu_tanh;
 SiluMul silu_mul;
-HalfFromFloat half_from_float;
-FloatFromHalf float_from_half;
 }  // namespace avx2
 
 namespace avx512 {
@@ -54,8 +44,6 @@ LayerNorm layer_norm;
 RmsNorm rms_norm;
 GeluTanh gelu_tanh;
 SiluMul silu_mul;
-HalfFromFloat half_from_float;
-FloatFromHalf float_from_half;
 }  // namespace avx512
 
 }  // namespace pocketvlm

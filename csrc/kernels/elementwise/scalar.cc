@@ -1,6 +1,5 @@
 #include <cmath>
 
-#include "base/half.h"
 #include "kernels/elementwise/elementwise.h"
 
 namespace pocketvlm::scalar {
@@ -41,14 +40,6 @@ void rope_interleaved(float* x, const float* cosine, const float* sine, int64_t 
         x[2 * i] = (even * cosine[i] - odd * sine[i]) * scale;
         x[2 * i + 1] = (even * sine[i] + odd * cosine[i]) * scale;
     }
-}
-
-void half_from_float(const float* x, int64_t n, Float16* y) noexcept {
-    for (int64_t i = 0; i < n; ++i) y[i].bits = fp32_to_fp16(x[i]);
-}
-
-void float_from_half(const Float16* x, int64_t n, float* y) noexcept {
-    for (int64_t i = 0; i < n; ++i) y[i] = fp16_to_fp32(x[i].bits);
 }
 
 }  // namespace pocketvlm::scalar

@@ -1,7 +1,6 @@
 // The elementwise kernels on a vector type V of simd/.
 #pragma once
 
-#include "base/half.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/simd/exp.inl"
 
@@ -78,20 +77,6 @@ void silu_mul_vector(float* gate, const float* up, int64_t n) noexcept {
         const V activated = value / (one + exponential(V::zero() - value));
         (activated * V::load_first(up + i, count)).store_first(gate + i, count);
     });
-}
-
-template <typename V>
-void half_from_float_vector(const float* x, int64_t n, Float16* y) noexcept {
-    int64_t i = 0;
-    for (; i + V::kWidth <= n; i += V::kWidth) V::load(x + i).store(y + i);
-    for (; i < n; ++i) y[i].bits = fp32_to_fp16(x[i]);
-}
-
-template <typename V>
-void float_from_half_vector(const Float16* x, int64_t n, float* y) noexcept {
-    int64_t i = 0;
-    for (; i + V::kWidth <= n; i += V::kWidth) V::load(x + i).store(y + i);
-    for (; i < n; ++i) y[i] = fp16_to_fp32(x[i].bits);
 }
 
 }  // namespace

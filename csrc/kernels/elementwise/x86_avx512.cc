@@ -17,12 +17,4 @@ void gelu_tanh(float* x, int64_t n) noexcept { gelu_tanh_vector<F32x16>(x, n); }
 
 void silu_mul(float* gate, const float* up, int64_t n) noexcept { silu_mul_vector<F32x16>(gate, up, n); }
 
-void half_from_float(const float* x, int64_t n, Float16* y) noexcept {
-    half_from_float_vector<F32x16>(x, n, y);
-}
-
-void float_from_half(const Float16* x, int64_t n, float* y) noexcept {
-    float_from_half_vector<F32x16>(x, n, y);
-}
-
 }  // namespace pocketvlm::avx512

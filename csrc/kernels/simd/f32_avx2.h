@@ -30,9 +30,6 @@ struct F32x8 {
     }
     void store(float* p) const noexcept { _mm256_storeu_ps(p, value); }
     void store_first(float* p, int64_t n) const noexcept { _mm256_maskstore_ps(p, first(n), value); }
-    void store(Float16* p) const noexcept {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
-    }
     float sum() const noexcept {
         const __m128 four = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
         const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));

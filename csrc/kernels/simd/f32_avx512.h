@@ -32,10 +32,6 @@ struct F32x16 {
     }
     void store(float* p) const noexcept { _mm512_storeu_ps(p, value); }
     void store_first(float* p, int64_t n) const noexcept { _mm512_mask_storeu_ps(p, first(n), value); }
-    void store(Float16* p) const noexcept {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                            _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    }
     float sum() const noexcept { return _mm512_reduce_add_ps(value); }
     float max() const noexcept { return _mm512_reduce_max_ps(value); }
 
