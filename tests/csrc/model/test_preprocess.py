@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketvlm import _core
+from pocketvlm.config import ProcessorConfig
 from pocketvlm.errors import Cancelled, InputError, UnsupportedError
+from pocketvlm.processor import ImageSize, plan_tiles
 
 from ...golden.images import Uint8Array, formula_image
 from ..pillow_reference import pillow_resize
@@ -110,6 +112,37 @@ def test_random_plans(
         image, resized=resized, split=split, tile_size=tile_size, resample=resample, pool=pool
     )
     np.testing.assert_array_equal(tiles, pillow_tiles(image, resized, split, tile_size, resample))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 3000), st.integers(1, 4000)),
+    shape=st.sampled_from([(512, 2048), (384, 1536)]),
+    split=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_random_photos_as_the_models_take_them(
+    size: Size, shape: tuple[int, int], split: bool, seed: int, pool: _core.ThreadPool
+) -> None:
+    """Any photo, planned with the values of the 256M and 500M or of the 2.2B, at full size."""
+    tile_size, longest_edge = shape
+    config = ProcessorConfig(
+        longest_edge=longest_edge,
+        tile_size=tile_size,
+        image_seq_len=1,
+        do_image_splitting=split,
+        resample=LANCZOS,
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5),
+        rescale_factor=1 / 255,
+    )
+    plan = plan_tiles(ImageSize(*size), config, split=split)
+    image = formula_image(*size, seed=seed)
+    tiles = _core.preprocess(
+        image, resized=plan.resized, split=plan.split, tile_size=tile_size, resample=LANCZOS, pool=pool
+    )
+    assert len(tiles) == plan.num_tiles
+    np.testing.assert_array_equal(tiles, pillow_tiles(image, plan.resized, plan.split, tile_size))
 
 
 def test_one_tile_has_no_global_tile(pool: _core.ThreadPool) -> None:
