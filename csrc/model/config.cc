@@ -114,6 +114,10 @@ TextConfig read_text_config(const GgufFile& file) {
 VisionConfig read_vision_config(const GgufFile& file) {
     require_architecture(file, "general.architecture", "clip", "image projector");
     require_architecture(file, "clip.projector_type", "idefics3", "image projector");
+    if (!file.find_bool("clip.use_gelu").value_or(true) || file.find_bool("clip.use_silu").value_or(false)) {
+        throw UnsupportedError(
+            concat(file.path(), ": keys clip.use_gelu, clip.use_silu: another activation, expected GELU"));
+    }
     VisionConfig config;
     config.hidden_size = require_size(file, "clip.vision.embedding_length");
     config.intermediate_size = require_size(file, "clip.vision.feed_forward_length");

@@ -22,7 +22,7 @@ void layer_norm_vector(const float* x, const float* weight, const float* bias, f
 
     V squares = V::zero();
     for_each_vector<V>(n, [&](int64_t i, int64_t count) {
-        // Lanes past the end hold zero less the mean: they are taken out by a vector of means as short.
+        // Lanes past the end hold minus the mean, which must not count: a copy of the others has zeros there.
         const V centred = V::load_first(x + i, count) - V::broadcast(mean);
         if (count == V::kWidth) {
             squares = multiply_add(centred, centred, squares);

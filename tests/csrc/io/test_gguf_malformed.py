@@ -334,7 +334,6 @@ def test_directory(tmp_path: Path) -> None:
         _core.GgufFile(str(tmp_path))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX names")
 def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     with pytest.raises(FormatError, match="not a regular file, expected a file"):

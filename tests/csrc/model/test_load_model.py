@@ -99,6 +99,7 @@ PROJECTOR_KEYS = [
     ("clip.vision.image_std", [0.5, 0.0, 0.5], "0, expected a positive number"),
     ("clip.vision.image_mean", [0.5, 0.5], "2 values, expected 3"),
     ("clip.projector_type", "ldp", "ldp, expected idefics3 for the image projector"),
+    ("clip.use_gelu", False, "another activation, expected GELU"),
 ]
 
 
