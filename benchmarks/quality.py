@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pocketvlm import _core, hub
 from pocketvlm.config import ModelConfig
 from pocketvlm.errors import InputError
+from pocketvlm.export.agreement import Agreement, Certainty, agreement, certainty, step_logits
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
 
@@ -44,24 +45,6 @@ class Prompt:
     image_token_id: int
     image_tokens: int
     tiles: NDArray[np.uint8]  # [T, tile_size, tile_size, 3]
-
-
-@dataclass(frozen=True)
-class Certainty:
-    """How sure the reference is of its own tokens: with little certainty a small error changes the token."""
-
-    mean_top_probability: float
-    mean_entropy: float  # nats
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far a model is from the reference, over the steps of one continuation."""
-
-    top1: float  # fraction of the steps at which both would take the same token
-    kl_mean: float  # nats, KL(reference || model)
-    kl_max: float
-    first_other_token: int | None  # where greedy answers part, counted from 1; None: they never do
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,76 +175,33 @@ def compare_types(
         InputError: The continuation does not fit the context.
     """
     say(f"running {REFERENCE}, for {steps} tokens after a prompt of {len(prompt.token_ids)}")
-    reference = step_logits(folders[REFERENCE], prompt, steps, pool, forced=None)
+    reference = continue_prompt(folders[REFERENCE], prompt, steps, pool, forced=None)
     forced = reference.argmax(axis=1).tolist()
     agreements = {}
     for type in types:
         say(f"running {type} over the tokens of {REFERENCE}")
         agreements[type] = agreement(
-            reference, step_logits(folders[type], prompt, steps, pool, forced=forced)
+            reference, continue_prompt(folders[type], prompt, steps, pool, forced=forced)
         )
     return certainty(reference), agreements
 
 
-def step_logits(
+def continue_prompt(
     folder: Path, prompt: Prompt, steps: int, pool: _core.ThreadPool, *, forced: Sequence[int] | None
 ) -> NDArray[np.float32]:
-    """Returns the logits of every step after the prompt, float32 [steps, vocab].
-
-    Between the steps it goes on with the tokens `forced`; without, with its own greedy ones, stop tokens
-    included. The picture goes through the model's own vision tower.
-    """
+    """Loads a model, encodes the picture with its own vision tower, and returns `step_logits`."""
     files = hub.find_model_files(folder)
     model = _core.Model(
         str(files.text), str(files.projector), pool=pool, isa=os.environ.get("POCKETVLM_ISA") or None
     )
-    if len(prompt.token_ids) + steps > model.max_position_embeddings:
-        raise InputError(
-            f"prompt and continuation take {len(prompt.token_ids)} + {steps} tokens, "
-            f"the context holds {model.max_position_embeddings}"
-        )
-    features = model.encode_images(prompt.tiles).reshape(-1, model.hidden_size)
-    cache = model.new_cache()
-    logits = np.empty((steps, model.vocab_size), np.float32)
-    logits[0] = model.prefill(cache, np.array(prompt.token_ids, np.int32), features, prompt.image_token_id)
-    for step in range(1, steps):
-        token_id = int(logits[step - 1].argmax()) if forced is None else forced[step - 1]
-        logits[step] = model.decode(cache, token_id)
-    return logits
-
-
-def agreement(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Agreement:
-    """Compares the logits of two models, each [steps, vocab], over the same tokens."""
-    different = np.flatnonzero(reference.argmax(axis=1) != logits.argmax(axis=1))
-    # Row by row: in float64 a whole continuation would be the largest thing in memory.
-    divergences = [_kl_divergence(p, q) for p, q in zip(reference, logits, strict=True)]
-    return Agreement(
-        top1=1 - len(different) / len(reference),
-        kl_mean=float(np.mean(divergences)),
-        kl_max=max(divergences),
-        first_other_token=int(different[0]) + 1 if len(different) else None,
+    return step_logits(
+        model,
+        prompt.token_ids,
+        model.encode_images(prompt.tiles).reshape(-1, model.hidden_size),
+        prompt.image_token_id,
+        steps=steps,
+        forced=forced,
     )
-
-
-def certainty(logits: NDArray[np.float32]) -> Certainty:
-    """Describes the distributions of `logits`, [steps, vocab]."""
-    logs = [_log_softmax(row) for row in logits]
-    return Certainty(
-        mean_top_probability=float(np.mean([np.exp(row.max()) for row in logs])),
-        mean_entropy=float(np.mean([-(np.exp(row) @ row) for row in logs])),
-    )
-
-
-def _kl_divergence(p_logits: NDArray[np.float32], q_logits: NDArray[np.float32]) -> float:
-    """KL(p || q) in nats of two distributions given by logits [vocab]."""
-    log_p, log_q = _log_softmax(p_logits), _log_softmax(q_logits)
-    return float(np.exp(log_p) @ (log_p - log_q))
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max()
-    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return log_probabilities
 
 
 def _to_text(machine: Machine, report: dict[str, Any], agreements: dict[str, Agreement]) -> str:

@@ -1,9 +1,8 @@
-"""`pocketvlm bench quality`: its arithmetic against values known by hand, the command on the tiny model."""
+"""`pocketvlm bench quality`: its prompt, and the command on the tiny model."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -17,11 +16,9 @@ import pytest
 from pocketvlm import _core
 from pocketvlm.benchmarks.quality import (
     Prompt,
-    agreement,
     build_prompt,
-    certainty,
     compare_types,
-    step_logits,
+    continue_prompt,
 )
 from pocketvlm.errors import InputError
 from pocketvlm.hub import find_model_files
@@ -42,37 +39,6 @@ def prompt(tiny_f32: Path, pool: _core.ThreadPool) -> Prompt:
 def bench_quality(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pocketvlm", "bench", "quality", *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | environment)
-
-
-class TestArithmetic:
-    def test_kl_divergence_of_known_distributions(self) -> None:
-        """KL([1/2, 1/2] || [1/4, 3/4]) = ln(2 / sqrt 3), whatever constant is added to the logits."""
-        half = np.array([[0.0, 0.0], [7.0, 7.0]], np.float32)
-        quarter = np.array([[0.0, 0.0], [0.0, math.log(3)]], np.float32)
-        found = agreement(half, quarter)
-        assert found.kl_max == pytest.approx(math.log(2 / math.sqrt(3)), rel=1e-6)
-        assert found.kl_mean == pytest.approx(found.kl_max / 2, rel=1e-6)
-
-    def test_the_divergence_is_from_the_reference(self) -> None:
-        half, quarter = np.zeros((1, 2), np.float32), np.array([[0.0, math.log(3)]], np.float32)
-        other_way = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
-        assert agreement(quarter, half).kl_mean == pytest.approx(other_way, rel=1e-6)
-
-    def test_large_logits_do_not_overflow(self) -> None:
-        sure, other = np.array([[1e4, 0.0]], np.float32), np.array([[0.0, 1e4]], np.float32)
-        assert agreement(sure, other).kl_mean == pytest.approx(1e4)
-
-    def test_agreement_counts_steps_and_names_the_first_other_token(self) -> None:
-        reference = np.eye(4, dtype=np.float32)
-        other = reference[[0, 1, 3, 3]]
-        found = agreement(reference, other)
-        assert (found.top1, found.first_other_token) == (0.75, 3)
-        assert agreement(reference, reference).first_other_token is None
-
-    def test_certainty_of_a_uniform_distribution(self) -> None:
-        found = certainty(np.zeros((3, 8), np.float32))
-        assert found.mean_top_probability == pytest.approx(1 / 8)
-        assert found.mean_entropy == pytest.approx(math.log(8))
 
 
 class TestPrompt:
@@ -96,7 +62,7 @@ class TestModels:
     def test_the_reference_goes_on_with_its_greedy_tokens(
         self, tiny_f32: Path, prompt: Prompt, pool: _core.ThreadPool
     ) -> None:
-        logits = step_logits(tiny_f32, prompt, STEPS, pool, forced=None)
+        logits = continue_prompt(tiny_f32, prompt, STEPS, pool, forced=None)
         pair = find_model_files(tiny_f32)
         model = _core.Model(str(pair.text), str(pair.projector), pool=pool)
         answer = model.generate(
@@ -130,7 +96,7 @@ class TestModels:
         self, tiny_f32: Path, prompt: Prompt, pool: _core.ThreadPool
     ) -> None:
         with pytest.raises(InputError, match=r"300 \+ 2000 tokens, the context holds 2048"):
-            step_logits(tiny_f32, prompt, 2000, pool, forced=None)
+            continue_prompt(tiny_f32, prompt, 2000, pool, forced=None)
 
 
 class TestCommand:
