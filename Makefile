@@ -10,7 +10,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PACKAGES := $(shell find runtime export benchmarks csrc -type f -not -name '*.pyc')
+PACKAGES := $(shell find runtime export benchmarks csrc examples/demo_model -type f -not -name '*.pyc' -not -path '*/checkpoint/*')
 SOURCES := $(PACKAGES) setup.py pyproject.toml CMakeLists.txt README.md LICENSE
 CXX_FILES := $(filter %.cc %.h %.inl,$(PACKAGES))
 WHEEL := build/wheels/pocketvlm-*.whl
@@ -25,9 +25,12 @@ demo: build/demo/installed $(if $(MODEL),,build/demo/exported)  ## describe a pi
 	@$(if $(MODEL),,printf '%s\n' '' \
 	  'The weights of this model are synthetic: random numbers in the exact shape of SmolVLM-256M-Instruct.' \
 	  'Times and memory are those of the real model; the answer below is noise. For a real answer, give a' \
-	  'real checkpoint, a folder or a hub id: make demo MODEL=HuggingFaceTB/SmolVLM-256M-Instruct')
+	  'real checkpoint, a folder or a hub id: make demo MODEL=HuggingFaceTB/SmolVLM-256M-Instruct' \
+	  'At the end a small model answers that was trained: it sees what we draw.')
 	@printf '\n$$ build/demo/venv/bin/pocketvlm describe %s -m %s --max-new-tokens 48 --stats\n\n' '$(IMAGE)' $(or $(MODEL),build/demo/model)
 	@build/demo/venv/bin/pocketvlm describe '$(IMAGE)' -m $(or $(MODEL),build/demo/model) --max-new-tokens 48 --stats
+	@$(if $(MODEL),,printf '\n$$ build/demo/venv/bin/pocketvlm demo --out build/demo/picture.png\n\n'; \
+	  build/demo/venv/bin/pocketvlm demo --out build/demo/picture.png)
 
 test: build/test/installed build/llama/installed  ## build the wheel, install it, run every test against it
 	$(call run_tests,-m "not full")

@@ -40,12 +40,19 @@ PACKAGE_DIR = {
     "pocketvlm.backends": "runtime/backends",
     "pocketvlm.export": "export",
     "pocketvlm.benchmarks": "benchmarks",
+    "pocketvlm.demo_model": "examples/demo_model",
+}
+# The demo model is installed as it is run; the checkpoint that it was exported from stays in the repository.
+PACKAGE_DATA = {
+    "pocketvlm": ["py.typed", "_core.pyi"],
+    "pocketvlm.export": ["FORMAT.md", "data/*/*"],
+    "pocketvlm.demo_model": ["words.txt", "fonts/*", "model/*"],
 }
 
 setup(
     package_dir=PACKAGE_DIR,
     packages=list(PACKAGE_DIR),
-    package_data={"pocketvlm": ["py.typed", "_core.pyi"], "pocketvlm.export": ["FORMAT.md", "data/*/*"]},
+    package_data=PACKAGE_DATA,
     ext_modules=[Extension("pocketvlm._core", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

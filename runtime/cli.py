@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,18 +23,19 @@ from tqdm import tqdm
 from . import __version__, _core, hub
 from .backends import BACKENDS
 from .engine import Model, load
-from .errors import Error, InputError
+from .errors import Error, InputError, UnsupportedError
 from .result import GenerationResult
 from .sampling import SamplingKeywords
 from .stream import Stream
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
-MODEL_HELP = "exported folder, checkpoint folder or hub id"
+MODEL_HELP = f"exported folder, checkpoint folder, hub id, or '{hub.DEMO_MODEL}', which is installed"
 
 # command -> (module with add_commands(parser), help)
 _COMMANDS_ELSEWHERE = {
     "export": ("pocketvlm.export.cli", "make a model folder from a checkpoint, or a synthetic checkpoint"),
     "bench": ("pocketvlm.benchmarks.cli", "measure speed and memory"),
+    "demo": ("pocketvlm.demo_model.cli", "see a small model answer about a picture, without a network"),
 }
 
 
@@ -96,8 +98,8 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",
         "--model",
-        default=os.environ.get("POCKETVLM_MODEL") or DEFAULT_MODEL,
-        help=f"{MODEL_HELP} (POCKETVLM_MODEL, else {DEFAULT_MODEL})",
+        default=os.environ.get("POCKETVLM_MODEL") or None,
+        help=f"{MODEL_HELP} (POCKETVLM_MODEL, else {DEFAULT_MODEL} from the hub or the cache)",
     )
     _add_model_arguments(parser)
     parser.add_argument(
@@ -173,7 +175,7 @@ def _describe(args: argparse.Namespace) -> int:
     if prompt is None:
         prompt = "Describe this image." if len(args.images) == 1 else "Describe these images."
     with _Progress() as progress:
-        model = _load(args, args.model, progress)
+        model = _load(args, args.model or _default_model(args), progress)
         options: dict[str, Any] = {
             "images": args.images,
             "max_new_tokens": args.max_new_tokens,
@@ -200,6 +202,17 @@ def _describe(args: argparse.Namespace) -> int:
     if args.stats:
         print(_statistics(result), file=sys.stderr)
     return 0
+
+
+def _default_model(args: argparse.Namespace) -> str:
+    """Returns the folder of the model to use if none is named; an error offers one that needs no network."""
+    try:
+        return str(hub.resolve(DEFAULT_MODEL, type=args.type).folder)
+    except Error as error:
+        command = shlex.join(["pocketvlm", "describe", *args.images, "-m", hub.DEMO_MODEL])
+        raise UnsupportedError(
+            f"without -m the model is {error}. One for drawn shapes and signs alone is installed: {command}"
+        ) from error
 
 
 def _print_pieces(stream: Stream, progress: _Progress, *, quiet: bool) -> None:

@@ -47,8 +47,9 @@ def load(
     """Loads a model.
 
     Args:
-        source: The folder of an exported model, the folder of a Hugging Face checkpoint, or a hub id. The
-            latter two are converted once, into a cache (`POCKETVLM_CACHE` names another folder for it).
+        source: The folder of an exported model, the folder of a Hugging Face checkpoint, a hub id, or "demo",
+            the small model that comes with the package. Checkpoints are converted once, into a cache
+            (`POCKETVLM_CACHE` names another folder for it).
         backend: What runs it; `pocketvlm info` lists what there is.
         type: What to convert a checkpoint to: "q8_0", "q4_0", "bf16", "f16" or "f32". An exported model keeps
             the type it has.

@@ -1,4 +1,4 @@
-"""A folder or a hub id -> a local folder with a text + projector GGUF pair.
+"""A folder, a hub id or "demo" -> a local folder with a text + projector GGUF pair.
 
 Checkpoints are converted once, in a child process whose memory goes back with it, into a cache that several
 processes may use at a time. The conversion itself is `pocketvlm.export`, which is never imported here.
@@ -26,6 +26,11 @@ from .errors import FormatError, InputError, UnsupportedError
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 DEFAULT_TYPE = "q8_0"
 
+# The model that comes with the package. Its folder is `pocketvlm.demo_model.MODEL_FOLDER`; that is not imported,
+# because the runtime uses none of the packages around it.
+DEMO_MODEL = "demo"
+_DEMO_FOLDER = Path(__file__).parent / "demo_model" / "model"
+
 # Raise it when conversions in the caches of users must not be used any more.
 _CACHE_VERSION = 1
 
@@ -49,7 +54,8 @@ def resolve(source: str | os.PathLike[str], *, type: str = DEFAULT_TYPE) -> Mode
     """Returns the local files of a model, downloading and converting if that was not done before.
 
     Args:
-        source: An exported folder (used as is), the folder of a Hugging Face checkpoint, or a hub id.
+        source: An exported folder (used as is), the folder of a Hugging Face checkpoint, a hub id, or "demo":
+            the model that comes with the package, unless the current folder has a model of that name.
         type: What to convert a checkpoint to, one of `TYPES`.
 
     Raises:
@@ -60,6 +66,8 @@ def resolve(source: str | os.PathLike[str], *, type: str = DEFAULT_TYPE) -> Mode
     if type not in TYPES:
         raise InputError(f"type {type!r}: expected one of {', '.join(TYPES)}")
     folder = Path(source).expanduser()
+    if source == DEMO_MODEL and not _holds_model(folder):
+        return find_model_files(_DEMO_FOLDER)
     if folder.is_dir():
         if any(folder.glob("*.gguf")):
             return find_model_files(folder)
@@ -69,6 +77,11 @@ def resolve(source: str | os.PathLike[str], *, type: str = DEFAULT_TYPE) -> Mode
     if _HUB_ID.fullmatch(str(source)):
         return find_model_files(_convert_hub_id(str(source), type))
     raise InputError(f"{source}: no such folder, and not a hub id (owner/name)")
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether a folder is meant as a model, complete or not; any other one named demo is not in the way."""
+    return any(any(folder.glob(pattern)) for pattern in ("*.gguf", "*.safetensors", "config.json"))
 
 
 def find_model_files(folder: Path) -> ModelFiles:

@@ -48,8 +48,11 @@ def run_python(code: str, *, folder: Path, **environment: str) -> subprocess.Com
 
 
 def test_every_folder_with_python_files_is_a_mapped_package() -> None:
-    tops = {folder.split("/")[0] for folder in PACKAGES.values()}
-    folders = {path.parent.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")}
+    folders = {
+        path.parent.relative_to(ROOT)
+        for folder in PACKAGES.values()
+        for path in (ROOT / folder).rglob("*.py")
+    }
     assert {str(folder) for folder in folders} == set(PACKAGES.values())
 
 
@@ -73,7 +76,7 @@ def test_importing_the_runtime_pulls_in_nothing_heavy(tmp_path: Path) -> None:
     foreign = ["torch", "transformers", "onnxruntime", "llama_cpp", "gguf"]
     for name in foreign:
         (tmp_path / f"{name}.py").write_text("")
-    others = ("pocketvlm.export", "pocketvlm.benchmarks", "pocketvlm.__main__")
+    others = ("pocketvlm.export", "pocketvlm.benchmarks", "pocketvlm.demo_model", "pocketvlm.__main__")
     runtime = [
         module.name
         for module in pkgutil.walk_packages(pocketvlm.__path__, "pocketvlm.")
@@ -81,7 +84,7 @@ def test_importing_the_runtime_pulls_in_nothing_heavy(tmp_path: Path) -> None:
     ]
     assert "pocketvlm.engine" in runtime
     assert "pocketvlm.cli" in runtime
-    forbidden = {*foreign, "pocketvlm.export", "pocketvlm.benchmarks"}
+    forbidden = {*foreign, "pocketvlm.export", "pocketvlm.benchmarks", "pocketvlm.demo_model"}
     code = f"import sys, {', '.join(runtime)}; print(*(set(sys.modules) & {forbidden!r}))"
     result = run_python(code, folder=tmp_path, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
