@@ -26,8 +26,8 @@ from .errors import FormatError, InputError, UnsupportedError
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 DEFAULT_TYPE = "q8_0"
 
-# The model that comes with the package. Its folder is `pocketvlm.demo_model.MODEL_FOLDER`; that is not imported,
-# because the runtime uses none of the packages around it.
+# The model that comes with the package: `pocketvlm.demo_model.MODEL_FOLDER`, found by its place because the
+# runtime imports none of the packages around it.
 DEMO_MODEL = "demo"
 _DEMO_FOLDER = Path(__file__).parent / "demo_model" / "model"
 
