@@ -1,7 +1,7 @@
 """The outlier twin of a checkpoint: the same function in exact arithmetic, with a few huge activations.
 
 Trained towers of real size have some channels far larger than all others, and what rounds activations must
-bear them. A small model has none, so they are made: wherever a channel meets only sums and products on its way
+bear them. A small model has none, so they are made: where a channel meets only sums and products on its way
 from one tensor to the next, the first is multiplied by a factor and the second divided by it. The twin is
 stored in float32: weights change by a rounding of float32, by nothing if the factor is a power of two.
 """
