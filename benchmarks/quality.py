@@ -21,13 +21,14 @@ from pocketvlm import _core, hub
 from pocketvlm.config import ModelConfig
 from pocketvlm.errors import InputError
 from pocketvlm.export.agreement import Agreement, Certainty, agreement, certainty, step_logits
+from pocketvlm.export.options import name_list, positive, require_writable
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
 
 from .machine import Machine, this_machine
-from .options import add_common_options, name_list, positive
+from .options import add_common_options
 from .picture import generated_picture
-from .report import require_writable, table, write_json
+from .report import table, write_json
 from .synthetic_models import SIZES, TYPES, SyntheticModel, make_synthetic_models
 
 REFERENCE = "f32"

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketvlm.errors import InputError
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -54,12 +52,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, names: int 
         ).rstrip()
         for row in body
     )
-
-
-def require_writable(path: Path) -> None:
-    """Raises InputError if `path` cannot become a file: to be known before hours of measuring."""
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        raise InputError(f"{path}: cannot be written: expected a file in a folder that is there")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pocketvlm.errors import Error, InputError
+from pocketvlm.export.options import name_list, positive, require_writable
 
 from .machine import Machine, this_machine
 from .memory import measure
-from .options import add_common_options, name_list, positive
+from .options import add_common_options
 from .picture import generated_picture
-from .report import Spread, number, require_writable, table, write_json
+from .report import Spread, number, table, write_json
 from .synthetic_models import SIZES, TYPES, SyntheticModel, make_synthetic_models
 
 # metric -> (heading, divisor): the columns of the table. JSON has the metrics by these names.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from pocketvlm.benchmarks.report import Spread, number, require_writable, table
-from pocketvlm.errors import InputError
+from pocketvlm.benchmarks.report import Spread, number, table
 
 
 @pytest.mark.parametrize(
@@ -34,10 +31,3 @@ def test_table_aligns_names_left_and_figures_right_under_headings_of_several_lin
     assert table(["type", "peak\nMB"], [["q8_0", "1,234"], ["f32", "5"]]) == (
         "       peak\ntype     MB\n----  -----\nq8_0  1,234\nf32       5"
     )
-
-
-def test_a_file_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:
-    require_writable(tmp_path / "new.json")
-    for path in (tmp_path, tmp_path / "missing" / "new.json"):
-        with pytest.raises(InputError, match="expected a file in a folder that is there"):
-            require_writable(path)
