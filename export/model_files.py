@@ -33,14 +33,14 @@ def _files_500m() -> dict[str, bytes]:
         "num_attention_heads": 15,
         "num_key_value_heads": 5,
     }
-    return _files_256m() | {"config.json": _json(_model_config(text=text))}
+    return _files_256m() | {"config.json": _json(model_config(text=text))}
 
 
 def _files_2_2b() -> dict[str, bytes]:
     """The files of SmolVLM-Instruct: other sizes, and no tokens for the rows and the global tile."""
     tokenizer = _without_tile_markers(json.loads((_REAL / "tokenizer.json").read_bytes()))
-    ids = _added_ids(tokenizer)
-    config = _model_config(
+    ids = added_ids(tokenizer)
+    config = model_config(
         image_token_id=ids["<image>"],
         scale_factor=3,
         text={
@@ -50,7 +50,7 @@ def _files_2_2b() -> dict[str, bytes]:
             "num_attention_heads": 32,
             "num_key_value_heads": 32,
             "rope_theta": 273768.0,
-            "vocab_size": _vocab_size(tokenizer),
+            "vocab_size": num_tokens(tokenizer),
             "max_position_embeddings": 16384,
         },
         vision={
@@ -62,13 +62,13 @@ def _files_2_2b() -> dict[str, bytes]:
             "patch_size": 14,
         },
     )
-    return _files(config, tokenizer, longest_edge=4 * 384)
+    return complete_files(config, tokenizer, longest_edge=4 * 384)
 
 
 def _files_tiny() -> dict[str, bytes]:
     tokenizer = _tiny_tokenizer()
-    ids = _added_ids(tokenizer)
-    config = _model_config(
+    ids = added_ids(tokenizer)
+    config = model_config(
         image_token_id=ids["<image>"],
         scale_factor=2,
         text={
@@ -77,7 +77,7 @@ def _files_tiny() -> dict[str, bytes]:
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
-            "vocab_size": _vocab_size(tokenizer),
+            "vocab_size": num_tokens(tokenizer),
             "max_position_embeddings": 2048,
         },
         vision={
@@ -89,7 +89,7 @@ def _files_tiny() -> dict[str, bytes]:
             "patch_size": 8,
         },
     )
-    return _files(config, tokenizer, longest_edge=4 * 64)
+    return complete_files(config, tokenizer, longest_edge=4 * 64)
 
 
 def _files_tiny_500m() -> dict[str, bytes]:
@@ -100,11 +100,11 @@ def _files_tiny_500m() -> dict[str, bytes]:
     are of the true size.
     """
     tokenizer = _tiny_tokenizer()
-    vocab_size = _vocab_size(tokenizer)
+    vocab_size = num_tokens(tokenizer)
     config = {
         "architectures": ["SmolVLMForConditionalGeneration"],
         "dtype": "bfloat16",
-        "image_token_id": _added_ids(tokenizer)["<image>"],
+        "image_token_id": added_ids(tokenizer)["<image>"],
         "model_type": "smolvlm",
         "pad_token_id": 128002,
         "scale_factor": 4,
@@ -144,7 +144,7 @@ def _files_tiny_500m() -> dict[str, bytes]:
         },
         "vocab_size": vocab_size,
     }
-    files = _files(config, tokenizer, longest_edge=4 * 64)
+    files = complete_files(config, tokenizer, longest_edge=4 * 64)
     for name, classes in {
         "preprocessor_config.json": {
             "image_processor_type": "SmolVLMImageProcessor",
@@ -166,8 +166,8 @@ def _files_tiny_2_2b() -> dict[str, bytes]:
     tokens for the rows and the global tile.
     """
     tokenizer = _without_tile_markers(_tiny_tokenizer())
-    config = _model_config(
-        image_token_id=_added_ids(tokenizer)["<image>"],
+    config = model_config(
+        image_token_id=added_ids(tokenizer)["<image>"],
         scale_factor=3,
         text={
             "hidden_size": 128,
@@ -176,7 +176,7 @@ def _files_tiny_2_2b() -> dict[str, bytes]:
             "num_attention_heads": 2,
             "num_key_value_heads": 2,
             "rope_theta": 273768.0,
-            "vocab_size": _vocab_size(tokenizer),
+            "vocab_size": num_tokens(tokenizer),
             "max_position_embeddings": 4096,
         },
         vision={
@@ -188,7 +188,7 @@ def _files_tiny_2_2b() -> dict[str, bytes]:
             "patch_size": 14,
         },
     )
-    return _files(config, tokenizer, longest_edge=4 * 90)
+    return complete_files(config, tokenizer, longest_edge=4 * 90)
 
 
 SIZES: dict[str, Callable[[], dict[str, bytes]]] = {
@@ -201,9 +201,7 @@ SIZES: dict[str, Callable[[], dict[str, bytes]]] = {
 }
 
 
-def _model_config(
-    *, text: dict[str, Any], vision: dict[str, Any] | None = None, **top: int
-) -> dict[str, Any]:
+def model_config(*, text: dict[str, Any], vision: dict[str, Any] | None = None, **top: int) -> dict[str, Any]:
     """The config.json of 256M with other values; only keys that are there already can change."""
     config: dict[str, Any] = _real("config.json")
     top_values: dict[str, Any] = dict(top) | {"vocab_size": text.get("vocab_size", config["vocab_size"])}
@@ -223,11 +221,13 @@ def _model_config(
     return config
 
 
-def _files(config: dict[str, Any], tokenizer: dict[str, Any], *, longest_edge: int) -> dict[str, bytes]:
-    """All files of a model with a tokenizer of its own."""
+def complete_files(
+    config: dict[str, Any], tokenizer: dict[str, Any], *, longest_edge: int
+) -> dict[str, bytes]:
+    """Returns all files of a model with a tokenizer of its own: file name -> content."""
     vision = config["vision_config"]
     grid = vision["image_size"] // vision["patch_size"] // config["scale_factor"]
-    added = _added_ids(tokenizer)
+    added = added_ids(tokenizer)
     preprocessor = _real("preprocessor_config.json") | {
         "max_image_size": {"longest_edge": vision["image_size"]},
         "size": {"longest_edge": longest_edge},
@@ -267,12 +267,12 @@ def _without_tile_markers(tokenizer: Any) -> Any:
     return tokenizer | {"added_tokens": added}
 
 
-def _added_ids(tokenizer: Any) -> dict[str, int]:
+def added_ids(tokenizer: Any) -> dict[str, int]:
     return {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
 
 
-def _vocab_size(tokenizer: Any) -> int:
-    return len(set(tokenizer["model"]["vocab"].values()) | set(_added_ids(tokenizer).values()))
+def num_tokens(tokenizer: Any) -> int:
+    return len(set(tokenizer["model"]["vocab"].values()) | set(added_ids(tokenizer).values()))
 
 
 def _added_token(id: int, content: str) -> dict[str, Any]:

@@ -1,0 +1,12 @@
+"""The demo model: a small SmolVLM that was trained on drawn pictures and comes with the package."""
+
+if __name__ != "pocketvlm.demo_model":
+    raise ImportError(
+        f"this folder is the package pocketvlm.demo_model, imported as {__name__!r}: "
+        "install pocketvlm (pip install .) and import pocketvlm.demo_model"
+    )
+
+from pathlib import Path
+
+# What `pocketvlm export gguf checkpoint model --type q8_0` made of the checkpoint.
+MODEL_FOLDER = Path(__file__).parent / "model"
