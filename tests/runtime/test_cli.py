@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,12 +85,46 @@ def test_the_model_may_come_from_the_environment(tiny_f32: Path, photo: Path) ->
     assert "/no/such/model: no such folder" in missing.stderr
 
 
-def test_without_a_model_offline_it_says_what_to_do(photo: Path, tmp_path: Path) -> None:
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "POCKETVLM_CACHE": str(tmp_path)}
-    result = run("describe", photo, POCKETVLM_MODEL="", **offline)
+# No network as a variable says it, and as a closed door says it.
+OFFLINE = [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}]
+
+
+@pytest.mark.parametrize("offline", OFFLINE)
+def test_without_a_model_offline_it_says_what_to_do(
+    photo: Path, tmp_path: Path, offline: dict[str, str]
+) -> None:
+    folders = {"HF_HOME": str(tmp_path), "POCKETVLM_CACHE": str(tmp_path), "POCKETVLM_MODEL": ""}
+    result = run("describe", photo, "a b.png", **folders, **offline)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    opening = f"pocketvlm: error: without -m the model is {cli.DEFAULT_MODEL}: no such folder, nothing cached"
+    assert result.stderr.startswith(opening)
+    assert f"hf download {cli.DEFAULT_MODEL}" in result.stderr
+    offered = shlex.split(result.stderr.split(": ")[-1])
+    assert offered == ["pocketvlm", "describe", str(photo), "a b.png", "-m", "demo"]
+    answer = run("describe", photo, *offered[4:], "--max-new-tokens", "2", **folders, **offline)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_a_model_that_was_named_is_not_answered_with_another(photo: Path, tmp_path: Path) -> None:
+    folders = {"HF_HOME": str(tmp_path), "POCKETVLM_CACHE": str(tmp_path)}
+    result = run("describe", photo, "-m", cli.DEFAULT_MODEL, HF_HUB_OFFLINE="1", **folders)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"pocketvlm: error: {cli.DEFAULT_MODEL}: no such folder, nothing cached")
-    assert "hf download" in result.stderr
+    assert "demo" not in result.stderr
+
+
+def test_without_a_model_the_one_in_the_cache_is_used(tiny_q8_0: Path, photo: Path, tmp_path: Path) -> None:
+    converted = f"{cli.DEFAULT_MODEL.replace('/', '--')}--{'0' * 40}--q8_0"
+    shutil.copytree(tiny_q8_0, tmp_path / "models-v1" / converted)
+    environment = {"HF_HOME": str(tmp_path), "POCKETVLM_CACHE": str(tmp_path), "POCKETVLM_MODEL": ""}
+    result = run(
+        "describe", photo, "--no-split", "--json", "--max-new-tokens", "4", HF_HUB_OFFLINE="1", **environment
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    expected = pocketvlm.load(tiny_q8_0).generate(
+        "Describe this image.", images=photo, max_new_tokens=4, split_images=False
+    )
+    assert json.loads(result.stdout)["token_ids"] == expected.token_ids
 
 
 @pytest.mark.parametrize(
@@ -153,7 +189,7 @@ def test_info_shows_a_model(tiny_q8_0: Path) -> None:
 
 
 def test_commands_of_the_other_packages_are_found() -> None:
-    for command in ("export", "bench"):
+    for command in ("export", "bench", "demo"):
         result = run(command, "--help")
         assert result.returncode == 0
         assert f"usage: pocketvlm {command}" in result.stdout

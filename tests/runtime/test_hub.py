@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
 from pocketvlm import hub
+from pocketvlm.demo_model import MODEL_FOLDER
 from pocketvlm.errors import FormatError, InputError, UnsupportedError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -39,6 +41,46 @@ def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 def conversions(cache: Path) -> list[str]:
     """Names of what a cache holds besides lock files."""
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock") if cache.exists() else []
+
+
+def test_demo_is_the_model_that_is_installed(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hub.resolve("demo", type="f32") == hub.find_model_files(MODEL_FOLDER)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "holiday.jpg").touch()
+    assert hub.resolve("demo").folder == MODEL_FOLDER
+    assert not cache.exists()
+
+
+def test_a_model_in_a_folder_named_demo_is_that_one(
+    tiny_f32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").symlink_to(tiny_f32)
+    assert hub.resolve("demo").folder == Path("demo")
+    assert hub.resolve("./demo").folder == Path("demo")
+
+
+@pytest.mark.parametrize("name", ["text.gguf", "model.safetensors", "config.json"])
+def test_half_a_model_in_a_folder_named_demo_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / name).touch()
+    with pytest.raises(FormatError, match=re.escape(name)):
+        hub.resolve("demo")
+
+
+@pytest.mark.parametrize("source", ["./demo", "demo/", "Demo", Path("demo")])
+def test_only_the_bare_name_is_the_demo_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        hub.resolve(source)
 
 
 def test_an_exported_folder_is_used_as_it_is(tiny_f32: Path, cache: Path) -> None:
