@@ -36,6 +36,7 @@ _COMMANDS_ELSEWHERE = {
     "export": ("pocketvlm.export.cli", "make a model folder from a checkpoint, or a synthetic checkpoint"),
     "bench": ("pocketvlm.benchmarks.cli", "measure speed and memory"),
     "demo": ("pocketvlm.demo_model.cli", "see a small model answer about a picture, without a network"),
+    "verify": ("pocketvlm.export.verify", "show what types of weights and kernels cost in right answers"),
 }
 
 

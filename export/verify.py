@@ -1,0 +1,225 @@
+"""`pocketvlm verify`: what to examine, and where the findings go.
+
+`quality` examines one way to run a model, `quality_report` shows what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .. import _core, demo_model
+from ..errors import InputError
+from .options import name_list, positive, require_writable
+from .quality import Examinee, Exports, Outcome, Question, Subject, ask, ask_reference, prepare_questions
+from .quality_report import (
+    Report,
+    find_table,
+    make_report,
+    read_report,
+    to_markdown,
+    update_page,
+    write_report,
+)
+from .quantize import TYPES
+
+REFERENCE_TYPE = "f32"
+DEFAULT_EXAMPLES = 1000
+# It defines what the other rows compute and takes twenty times as long or more.
+_SLOW_ROW = "scalar"
+DEFAULT_SCALAR_EXAMPLES = 100
+
+_DESCRIPTION = """
+Ask a checkpoint about drawn pictures that it was not trained on, in every type of weights and on every row of
+kernels, and print how many answers are right and how far the next tokens are from those of f32.
+"""
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `pocketvlm verify`."""
+    parser.description = _DESCRIPTION
+    parser.add_argument(
+        "--quality", action="store_true", required=True, help="what to verify; there is nothing else yet"
+    )
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="checkpoint folder (that of the demo model, where this runs in its repository)",
+    )
+    parser.add_argument(
+        "--types",
+        default=",".join(TYPES),
+        metavar="LIST",
+        help="types of weights; q4_0/q8_0 is q4_0 with the vision tower in q8_0 (%(default)s)",
+    )
+    parser.add_argument("--isas", metavar="LIST", help="rows of kernels (all that this CPU has)")
+    parser.add_argument(
+        "--outliers",
+        type=_factors,
+        default=[1.0],
+        metavar="LIST",
+        help="also examine twins that compute the same with some channels 20 or 100 times larger: 1,20,100; "
+        "on the first row of kernels alone",
+    )
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        default=DEFAULT_EXAMPLES,
+        metavar="N",
+        help="questions to ask (%(default)s)",
+    )
+    parser.add_argument(
+        "--scalar-examples",
+        type=positive,
+        default=DEFAULT_SCALAR_EXAMPLES,
+        metavar="N",
+        help="the most to ask on the row scalar, which is slow (%(default)s)",
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="as in `pocketvlm describe`")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings to FILE")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="put the tables into FILE, between the lines <!-- quality --> and <!-- /quality -->",
+    )
+    parser.add_argument(
+        "--from", dest="report", type=Path, metavar="FILE", help="examine nothing: show what --json wrote"
+    )
+    parser.set_defaults(func=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Runs `pocketvlm verify`: 0. Raises Error where something cannot be exported, run or written."""
+    if args.json is not None:
+        require_writable(args.json)
+    if args.markdown is not None:
+        require_writable(args.markdown)
+        if not args.markdown.is_file():
+            raise InputError(f"{args.markdown}: there is no such file to put the tables into")
+        find_table(args.markdown.read_text(encoding="utf-8"), str(args.markdown))
+    report = read_report(args.report) if args.report is not None else _examine(args)
+    print(to_markdown(report))
+    if args.json is not None:
+        write_report(args.json, report)
+    if args.markdown is not None:
+        update_page(args.markdown, report)
+    return 0
+
+
+def _examine(args: argparse.Namespace) -> Report:
+    isas = name_list("--isas", args.isas, _core.isas()) if args.isas else _core.isas()
+    subjects = plan_subjects(_types(args.types), isas, args.outliers)
+    return examine(
+        args.checkpoint or demo_checkpoint(),
+        subjects,
+        reference=Subject(REFERENCE_TYPE, isas[0]),
+        examples=args.examples,
+        scalar_examples=args.scalar_examples,
+        threads=args.threads,
+    )
+
+
+def plan_subjects(types: Sequence[str], isas: Sequence[str], outliers: Sequence[float]) -> list[Subject]:
+    """Returns every type on every row; of outlier twins every type on the first row."""
+    plain = [Subject(type, isa) for isa in isas for type in types]
+    twins = [Subject(type, isas[0], factor) for factor in outliers if factor != 1 for type in types]
+    return plain + twins
+
+
+def demo_checkpoint() -> Path:
+    """Returns the checkpoint of the demo model, which the repository has and the installed package has not.
+
+    Raises:
+        InputError: It is not here.
+    """
+    inside = Path("examples") / "demo_model" / "checkpoint"
+    for folder in (inside, Path(demo_model.__file__).parent / "checkpoint"):
+        if folder.is_dir():
+            return folder
+    raise InputError(
+        f"{inside}: there is no such folder. Run this in a clone of pocketvlm's repository, where the demo "
+        "model's checkpoint lies, or name a checkpoint: pocketvlm verify --quality CHECKPOINT"
+    )
+
+
+def examine(
+    checkpoint: Path,
+    subjects: Sequence[Subject],
+    *,
+    reference: Subject,
+    examples: int = DEFAULT_EXAMPLES,
+    scalar_examples: int = DEFAULT_SCALAR_EXAMPLES,
+    threads: int | None = None,
+) -> Report:
+    """Asks `subjects` the held-out questions and reports how they did.
+
+    Args:
+        checkpoint: A Hugging Face folder.
+        subjects: What to ask. One model is loaded at a time.
+        reference: What to hold them against.
+        examples: How many questions.
+        scalar_examples: The most to ask on the scalar row.
+        threads: Threads to compute with; as many as this process may use if not given.
+
+    Raises:
+        FormatError: The checkpoint is incomplete or damaged.
+        UnsupportedError: It is of another architecture, or a row of kernels is not there.
+        InputError: The context is too short for a question.
+    """
+    pool = _core.ThreadPool(threads or _core.default_threads())
+    counts = {
+        subject: min(examples, scalar_examples) if subject.isa == _SLOW_ROW else examples
+        for subject in (reference, *subjects)
+    }
+    # The questions are drawn once, the reference answers once.
+    total = examples + counts[reference] + sum(counts[subject] for subject in subjects)
+    with (
+        tempfile.TemporaryDirectory(prefix="pocketvlm-verify-") as work,
+        # disable=None: only on a terminal
+        tqdm(total=total, unit=" questions", disable=None, leave=False) as bar,
+    ):
+        exports = Exports(checkpoint, Path(work))
+
+        def examinee(subject: Subject, stage: str) -> Examinee:
+            bar.set_description(stage)
+            return Examinee(exports.model(subject.type, subject.outliers), subject.isa, pool)
+
+        bar.set_description("drawing")
+        questions: list[Question] = []
+        for question in prepare_questions(checkpoint, examples, pool):
+            questions.append(question)
+            bar.update()
+        references = ask_reference(
+            examinee(reference, f"reference, {reference}"), questions[: counts[reference]], bar.update
+        )
+        outcomes: list[Outcome] = []
+        for subject in subjects:
+            asked = min(counts[subject], len(references))
+            outcomes.append(
+                ask(examinee(subject, str(subject)), subject, questions[:asked], references, bar.update)
+            )
+        model = exports.model(reference.type, reference.outliers)
+        return make_report(checkpoint, model, reference, questions, outcomes)
+
+
+def _types(text: str) -> list[str]:
+    types = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for type in types:
+        name_list("--types", type.replace("/", ",", 1), TYPES)
+    return types
+
+
+def _factors(text: str) -> list[float]:
+    found = list(dict.fromkeys(float(factor) for factor in text.split(",")))
+    for factor in found:
+        if not (math.isfinite(factor) and factor > 0):
+            raise argparse.ArgumentTypeError(f"found {factor:g}, expected positive numbers")
+    return found
