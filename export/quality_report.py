@@ -122,12 +122,12 @@ def _types_table(report: Report, best: Sequence[Report]) -> str:
         for subject in best
     ]
     asked = max(sum(subject["asked"].values()) for subject in best)
-    return (
-        f"Right answers in percent, to {asked:,} questions about pictures that training never saw,\n"
-        f"on the kernels `{report['reference']['isa']}`; top-1 (percent) and KL (nats, mean) hold the next token\n"
-        "against that of f32, over f32's answers:\n\n"
-        + _table(["weights", "all", *KINDS, "top-1", "KL"], rows)
+    caption = (
+        f"Right answers in percent, to {asked:,} questions about pictures that training never saw, on the\n"
+        f"kernels `{report['reference']['isa']}`. top-1 (percent) and KL (nats, mean) hold the next token\n"
+        "against that of f32, over f32's answers:"
     )
+    return f"{caption}\n\n{_table(['weights', 'all', *KINDS, 'top-1', 'KL'], rows)}"
 
 
 def _rows_table(plain: Sequence[Report], isa: str) -> str:
@@ -148,9 +148,8 @@ def _rows_table(plain: Sequence[Report], isa: str) -> str:
                 first = min(sum(subject["asked"].values()) for subject in (found[type], of_best[type]))
                 cells.append(_signed(points(found[type], first=first) - points(of_best[type], first=first)))
         rows.append([f"`{row}`", f"{asked:,}", *cells])
-    return "Other kernels, as the difference in points from these over the same questions:\n\n" + _table(
-        ["kernels", "questions", *(f"`{type}`" for type in types)], rows
-    )
+    caption = "Other kernels, as the difference in points from these over the same questions:"
+    return f"{caption}\n\n{_table(['kernels', 'questions', *(f'`{type}`' for type in types)], rows)}"
 
 
 def _twins_table(subjects: Sequence[Report], isa: str) -> str:
@@ -161,11 +160,11 @@ def _twins_table(subjects: Sequence[Report], isa: str) -> str:
         found = {subject["type"]: subject for subject in on_row if subject["outliers"] == factor}
         cells = [f"{points(found[type]):.1f}" if type in found else "" for type in types]
         rows.append(["none" if factor == 1 else f"{factor:g}x", *cells])
-    return (
+    caption = (
         "Right answers in percent when a few channels of every layer are made larger, and the weights\n"
-        "that read them smaller by as much:\n\n"
-        + _table(["outliers", *(f"`{type}`" for type in types)], rows)
+        "that read them smaller by as much:"
     )
+    return f"{caption}\n\n{_table(['outliers', *(f'`{type}`' for type in types)], rows)}"
 
 
 def _percent(part: int, whole: int) -> str:
