@@ -1,0 +1,136 @@
+"""How good the demo model is, and what types and rows of kernels may cost: on a subset, and as stored.
+
+Of 200 questions one is half a point: q8_0 may lose one of them, q4_0 six, and rows may not differ in any. The
+0.2 points that rows may differ by are two questions of the 1,000 in the stored report.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pocketvlm import _core, hub
+from pocketvlm.demo_model import MODEL_FOLDER
+from pocketvlm.demo_model.scenes import KINDS
+from pocketvlm.export.quality import Subject
+from pocketvlm.export.quality_report import Report, find_table, points, read_report, to_markdown
+from pocketvlm.export.verify import examine
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "examples" / "demo_model" / "checkpoint"
+
+EXAMPLES = 200
+SCALAR_EXAMPLES = 12  # about a second each
+
+MOST_LOST = {"f16": 0.2, "bf16": 0.2, "q8_0": 0.5, "q4_0": 3.0}  # points, against f32
+MOST_BETWEEN_ROWS = 0.2
+MOST_LOST_TO_OUTLIERS = 1.0  # by the default type, against f32, on the 100x twin
+
+BEST, *OTHER_ROWS = _core.isas()
+DEFAULT_TYPE = hub.DEFAULT_TYPE
+
+
+@pytest.fixture(scope="module")
+def subset() -> Report:
+    """The types on the best row, and the default type on the others."""
+    subjects = [Subject(type, BEST) for type in ("f32", "q8_0", "q4_0")]
+    subjects += [Subject(DEFAULT_TYPE, isa) for isa in OTHER_ROWS]
+    return examine(
+        CHECKPOINT,
+        subjects,
+        reference=Subject("f32", BEST),
+        examples=EXAMPLES,
+        scalar_examples=SCALAR_EXAMPLES,
+    )
+
+
+@pytest.fixture(scope="module")
+def stored() -> Report:
+    return read_report(ROOT / "examples" / "demo_model" / "quality.json")
+
+
+def subject_of(report: Report, type: str, isa: str, outliers: float = 1) -> Report:
+    (found,) = (
+        subject
+        for subject in report["subjects"]
+        if (subject["type"], subject["isa"], subject["outliers"]) == (type, isa, outliers)
+    )
+    return found
+
+
+def asked(subject: Report) -> int:
+    return sum(subject["asked"].values())
+
+
+def difference(a: float, b: float) -> float:
+    """Points between two rates, without what floating point adds: 0.2 is two questions of 1,000."""
+    return round(abs(a - b), 6)
+
+
+def between_rows(report: Report, type: str) -> dict[tuple[str, str], float]:
+    """Differences of all pairs of rows, in points, over the questions that both were asked."""
+    rows = {
+        subject["isa"]: subject
+        for subject in report["subjects"]
+        if (subject["type"], subject["outliers"]) == (type, 1)
+    }
+    return {
+        (a, b): difference(points(rows[a], first=both), points(rows[b], first=both))
+        for a in rows
+        for b in rows
+        if a < b
+        for both in [min(asked(rows[a]), asked(rows[b]))]
+    }
+
+
+class TestSubset:
+    def test_the_model_knows_its_pictures(self, subset: Report) -> None:
+        """Below what it reaches: this notices a model that does not see, not one that got a little worse."""
+        f32 = subject_of(subset, "f32", BEST)
+        accuracy = {kind: 100 * f32["right"][kind] / f32["asked"][kind] for kind in KINDS}
+        assert {kind: value for kind, value in accuracy.items() if value < 85} == {}
+
+    @pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+    def test_a_type_loses_little(self, subset: Report, type: str) -> None:
+        lost = points(subject_of(subset, "f32", BEST)) - points(subject_of(subset, type, BEST))
+        assert round(lost, 6) <= MOST_LOST[type]
+
+    def test_no_row_is_off(self, subset: Report) -> None:
+        differences = between_rows(subset, DEFAULT_TYPE)
+        assert len(differences) == len(_core.isas()) * (len(_core.isas()) - 1) // 2
+        assert {rows: value for rows, value in differences.items() if value > MOST_BETWEEN_ROWS} == {}
+
+
+class TestStored:
+    def test_it_is_of_the_weights_that_are_shipped(self, stored: Report) -> None:
+        text = hub.find_model_files(MODEL_FOLDER).text
+        assert stored["pair_id"] == _core.GgufFile(text).require_string("pocketvlm.pair_id")
+
+    def test_it_is_what_the_readme_shows(self, stored: Report) -> None:
+        page = (ROOT / "README.md").read_text(encoding="utf-8")
+        begin, end = find_table(page, "README.md")
+        assert page[begin:end] == f"\n{to_markdown(stored)}\n", (
+            "pocketvlm verify --quality --help: --markdown"
+        )
+
+    def test_every_type_was_asked_a_thousand_questions(self, stored: Report) -> None:
+        for type in ("f32", *MOST_LOST):
+            assert asked(subject_of(stored, type, stored["reference"]["isa"])) == 1000
+
+    @pytest.mark.parametrize("type", MOST_LOST)
+    def test_a_type_loses_little(self, stored: Report, type: str) -> None:
+        isa = stored["reference"]["isa"]
+        lost = points(subject_of(stored, "f32", isa)) - points(subject_of(stored, type, isa))
+        assert round(lost, 6) <= MOST_LOST[type]
+
+    @pytest.mark.parametrize("type", ["f32", *MOST_LOST])
+    def test_no_row_is_off(self, stored: Report, type: str) -> None:
+        differences = between_rows(stored, type)
+        assert len(differences) == 6, "four rows"
+        assert {rows: value for rows, value in differences.items() if value > MOST_BETWEEN_ROWS} == {}
+
+    def test_outliers_do_not_hurt_the_default(self, stored: Report) -> None:
+        isa = stored["reference"]["isa"]
+        f32, twin = (subject_of(stored, *key) for key in (("f32", isa), (DEFAULT_TYPE, isa, 100)))
+        assert round(points(f32) - points(twin), 6) <= MOST_LOST_TO_OUTLIERS
