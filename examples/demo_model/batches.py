@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from pocketvlm import _core
@@ -29,20 +29,23 @@ PICTURES = SINGLES + 2 * PAIRS
 SEQUENCE_LENGTH = 256
 # What is asked about one picture, in random order; what does not fit is left out.
 _ASKED = ("describe", "sign", "count", "count", "colour", "where")
-_IGNORED = -100  # the target of tokens that are not learned, as cross_entropy has it
+IGNORED = -100  # the target of tokens that are not learned, as cross_entropy has it
 
 
-class Batch(NamedTuple):
+Array = TypeVar("Array")  # NumPy's here, torch's in training
+
+
+class Batch(NamedTuple, Generic[Array]):
     """B = SINGLES + PAIRS sequences of L tokens about PICTURES pictures."""
 
-    tiles: torch.Tensor  # uint8 [PICTURES * TILES, TILE, TILE, 3]
-    things: torch.Tensor  # int64 [PICTURES * TILES, patches]
-    characters: torch.Tensor  # int64 [PICTURES * TILES, patches, HALVES]
-    positions: torch.Tensor  # int64 [PICTURES * TILES, patches, HALVES]
-    token_ids: torch.Tensor  # int64 [B, L]
-    position_ids: torch.Tensor  # int64 [B, L]
-    segments: torch.Tensor  # int64 [B, L]: 0 the pictures, 1, 2, ... the questions, -1 padding
-    targets: torch.Tensor  # int64 [B, L]: the token that follows, where an answer is learned, else _IGNORED
+    tiles: Array  # uint8 [PICTURES * TILES, TILE, TILE, 3]
+    things: Array  # int64 [PICTURES * TILES, patches]
+    characters: Array  # int64 [PICTURES * TILES, patches, HALVES]
+    positions: Array  # int64 [PICTURES * TILES, patches, HALVES]
+    token_ids: Array  # int64 [B, L]
+    position_ids: Array  # int64 [B, L]
+    segments: Array  # int64 [B, L]: 0 the pictures, 1, 2, ... the questions, -1 padding
+    targets: Array  # int64 [B, L]: the token that follows, where an answer is learned, else IGNORED
 
 
 class Batches:
@@ -57,11 +60,11 @@ class Batches:
         self._last_marker = processor.tokenizer.token_to_id(FAKE_TOKEN_AROUND_IMAGE)
         self._prompt = cache(self._encode_prompt)
 
-    def batch(self, seed: int) -> Batch:
+    def batch(self, seed: int) -> Batch[NDArray[Any]]:
         """Draws a batch. The same seed gives the same batch."""
         assert seed < scenes.HELD_OUT_SEED
         rng = random.Random(seed)
-        tiles: list[np.ndarray] = []
+        tiles: list[NDArray[np.uint8]] = []
         labels: list[Labels] = []
         sequences = []
         for i in range(SINGLES + PAIRS):
@@ -79,9 +82,9 @@ class Batches:
         things, characters_, positions = (np.concatenate(part) for part in zip(*labels, strict=True))
         rows = [np.stack(part) for part in zip(*sequences, strict=True)]
         arrays = [np.concatenate(tiles), things, characters_, positions, *rows]
-        return Batch(*map(torch.from_numpy, arrays))
+        return Batch(*arrays)
 
-    def _tiles(self, image: Image.Image) -> np.ndarray:
+    def _tiles(self, image: Image.Image) -> NDArray[np.uint8]:
         config = self._processor.config
         plan = plan_tiles(ImageSize(image.height, image.width), config, split=True)
         return _core.preprocess(
@@ -97,11 +100,11 @@ class Batches:
         plan = plan_tiles(ImageSize(256, 256), self._processor.config, split=True)
         return self._processor.encode(parse_messages(text, [b""] * images), [plan] * images)
 
-    def _pack(self, questions: list[scenes.Question], images: int) -> tuple[np.ndarray, ...]:
+    def _pack(self, questions: list[scenes.Question], images: int) -> tuple[NDArray[np.int64], ...]:
         """Returns token_ids, position_ids, segments and targets, each int64 [SEQUENCE_LENGTH]."""
         packed = np.zeros((4, SEQUENCE_LENGTH), np.int64)
         token_ids, position_ids, segments, targets = packed
-        segments[:], targets[:] = -1, _IGNORED
+        segments[:], targets[:] = -1, IGNORED
         start = self._prompt(questions[0].text, images)
         shared = len(start) - start[::-1].index(self._last_marker)
         token_ids[:shared] = start[:shared]

@@ -97,7 +97,8 @@ class Canvas:
     pattern: int  # 0: flat, 1: a gradient across, 2: one downwards, 3: clouds
     noise: float  # standard deviation, of 255
     jpeg_quality: int | None
-    seed: int  # of the noise and the clouds
+    seed: int  # of the clouds
+    noise_seed: int
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def random_change(rng: random.Random, *, sign_probability: float = 0.75) -> tupl
             answer = f"The {shape} moved to the {PLACES[shapes[-1].place]}."
         else:
             answer = f"The {shape} is gone."
-    canvas = replace(before.canvas, noise=rng.uniform(0, 10), seed=rng.getrandbits(32))
+    canvas = replace(before.canvas, noise=rng.uniform(0, 10), noise_seed=rng.getrandbits(32))
     after = Scene(canvas, tuple(sorted(shapes, key=lambda shape: shape.place)), sign)
     text = rng.choice(("What changed between the two pictures?", "What changed?"))
     return before, after, Question("change", text, answer)
@@ -256,16 +257,17 @@ def _ask_count(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 def _ask_colour(scene: Scene, rng: random.Random) -> tuple[str, str]:
     counts = Counter(shape.name for shape in scene.shapes)
-    named = [shape for shape in scene.shapes if counts[shape.name] == 1]
-    colour = rng.choice(("colour", "color"))
-    if named and rng.random() < 0.9:
-        shape = rng.choice(named)
-        return f"What {colour} is the {shape.name}?", shape.colour
-    absent = rng.choice([name for name in SHAPES if counts[name] == 0] or [None])
-    if absent is None:  # all five shapes are there: one of them only once
-        shape = rng.choice(named)
-        return f"What {colour} is the {shape.name}?", shape.colour
-    return f"What {colour} is the {absent}?", f"There is no {absent}."
+    colours = {name: {shape.colour for shape in scene.shapes if shape.name == name} for name in SHAPES}
+    clear = [name for name in SHAPES if len(colours[name]) == 1]
+    absent = [name for name in SHAPES if not colours[name]]
+    word = rng.choice(("colour", "color"))
+    if clear and (not absent or rng.random() < 0.9):
+        name = rng.choice(clear)
+        subject = f"is the {name}" if counts[name] == 1 else f"are the {_plural(name)}"
+        return f"What {word} {subject}?", next(iter(colours[name]))
+    # Six shapes at most: if all five names are there, one of them is there once, and clear.
+    name = rng.choice(absent)
+    return f"What {word} is the {name}?", f"There is no {name}."
 
 
 def _ask_place(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -281,7 +283,7 @@ def _ask_place(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def _some_kind(scene: Scene, rng: random.Random, *, present: float) -> Shape:
-    """Picks what to ask about: with probability `present` something on the picture, else something that is not."""
+    """Picks what to ask about: with probability `present` it is on the picture, else it is not."""
     if scene.shapes and rng.random() < present:
         return rng.choice(scene.shapes)
     there = {str(shape) for shape in scene.shapes}
@@ -361,6 +363,7 @@ def _random_canvas(rng: random.Random) -> Canvas:
         noise=rng.uniform(0, 10),
         jpeg_quality=rng.randint(60, 95) if rng.random() < 0.5 else None,
         seed=rng.getrandbits(32),
+        noise_seed=rng.getrandbits(32),
     )
 
 
@@ -371,13 +374,13 @@ def draw(scene: Scene) -> tuple[Image.Image, list[Character]]:
         The picture, RGB, and where the characters of its sign are.
     """
     canvas = scene.canvas
-    noise = np.random.default_rng(canvas.seed)
-    image = _background(canvas, noise)
+    image = _background(canvas)
     pen = ImageDraw.Draw(image)
     for shape in scene.shapes:
         _draw_shape(pen, shape, image.size)
     characters = _draw_sign(image, scene.sign) if scene.sign else []
     if canvas.noise >= 1:
+        noise = np.random.default_rng(canvas.noise_seed)
         grain = noise.standard_normal((canvas.height, canvas.width, 1), np.float32) * canvas.noise
         image = Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
     if canvas.jpeg_quality is not None:
@@ -388,13 +391,13 @@ def draw(scene: Scene) -> tuple[Image.Image, list[Character]]:
     return image, characters
 
 
-def _background(canvas: Canvas, noise: np.random.Generator) -> Image.Image:
+def _background(canvas: Canvas) -> Image.Image:
     size = canvas.width, canvas.height
     if canvas.pattern == 0:
         return Image.new("RGB", size, canvas.light)
     rows, columns = {1: (1, 2), 2: (2, 1), 3: (5, 5)}[canvas.pattern]
     mix = (
-        noise.random((rows, columns, 1))
+        np.random.default_rng(canvas.seed).random((rows, columns, 1))
         if canvas.pattern == 3
         else np.linspace(0, 1, 2).reshape(rows, columns, 1)
     )

@@ -24,7 +24,7 @@ from .architecture import PATCH, PATCHES, checkpoint_files
 from .batches import Batch, Batches
 from .labels import HALVES, NUM_CHARACTERS, NUM_POSITIONS, NUM_THINGS
 
-_HEADS_WEIGHT = 0.2  # in the joint phase
+HEADS_WEIGHT = 0.2  # in the joint phase
 _WARM_UP = 100  # steps
 _LOG_EVERY = 50
 _SAVE_EVERY = 500
@@ -42,7 +42,7 @@ class Heads(nn.Module):
         self.characters = nn.Linear(hidden_size, HALVES * NUM_CHARACTERS)
         self.positions = nn.Linear(hidden_size, HALVES * NUM_POSITIONS)
 
-    def losses(self, features: torch.Tensor, batch: Batch) -> Losses:
+    def losses(self, features: torch.Tensor, batch: Batch[torch.Tensor]) -> Losses:
         """Returns the loss of each head over `features`, [tiles, patches, hidden_size]."""
         return {
             "things": _loss(self.things(features), batch.things),
@@ -67,10 +67,10 @@ class Trainer:
         config = Idefics3Config.from_pretrained(folder)
         # On CPUs, for sequences this short, plain attention trains twice as fast as the fused one.
         config._attn_implementation = "eager"
-        self.model = Idefics3ForConditionalGeneration(config)
+        self.model = Idefics3ForConditionalGeneration(config).float()  # the configuration says bfloat16
         self.heads = Heads(config.vision_config.hidden_size)
         self._image_token_id = config.image_token_id
-        self.tower_losses: Callable[[Batch], Losses] = torch.compile(self._tower_losses)
+        self.tower_losses: Callable[[Batch[torch.Tensor]], Losses] = torch.compile(self._tower_losses)
         self._joint: Callable[..., Losses] = torch.compile(self._joint_losses)
 
     def features(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -85,7 +85,7 @@ class Trainer:
         encoded = tower.encoder(inputs_embeds=patches).last_hidden_state
         return tower.post_layernorm(encoded)  # [tiles, patches, hidden_size]
 
-    def joint_losses(self, batch: Batch) -> Losses:
+    def joint_losses(self, batch: Batch[torch.Tensor]) -> Losses:
         """Returns the loss of the answers, and those of the heads at their weight."""
         places = (batch.token_ids.flatten() == self._image_token_id).nonzero().squeeze(1)
         order = torch.ones_like(batch.segments[0]).cumsum(0)
@@ -95,10 +95,10 @@ class Trainer:
         mask = torch.where(visible, 0.0, -1e9).to(torch.bfloat16)[:, None]
         return self._joint(batch, places, mask)
 
-    def _tower_losses(self, batch: Batch) -> Losses:
+    def _tower_losses(self, batch: Batch[torch.Tensor]) -> Losses:
         return self.heads.losses(self.features(batch.tiles), batch)
 
-    def _joint_losses(self, batch: Batch, places: torch.Tensor, mask: torch.Tensor) -> Losses:
+    def _joint_losses(self, batch: Batch[torch.Tensor], places: torch.Tensor, mask: torch.Tensor) -> Losses:
         features = self.features(batch.tiles)
         image_tokens = self.model.model.connector(features)
         text = self.model.model.text_model
@@ -114,7 +114,7 @@ class Trainer:
         logits = self.model.lm_head(hidden).float()
         answers = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
         heads = self.heads.losses(features, batch)
-        return {"answers": answers} | {name: _HEADS_WEIGHT * loss for name, loss in heads.items()}
+        return {"answers": answers} | {name: HEADS_WEIGHT * loss for name, loss in heads.items()}
 
 
 class _Phase:
@@ -129,13 +129,15 @@ class _Phase:
         ]
 
     def _rate(self, step: int) -> float:
-        return min(1.0, (step + 1) / _WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * min(step / self._steps, 1)))
+        return min(1.0, (step + 1) / _WARM_UP) * (
+            0.5 + 0.5 * math.cos(math.pi * min(step / max(self._steps, 1), 1))
+        )
 
     def run(
         self,
         batches: Batches,
         first_seed: int,
-        losses: Callable[[Batch], Losses],
+        losses: Callable[[Batch[torch.Tensor]], Losses],
         save: Callable[[], None],
     ) -> None:
         """Trains on batches from `first_seed` on; `losses` gives the parts of the loss, to be added up."""
@@ -144,7 +146,8 @@ class _Phase:
         sums: dict[str, float] = {}
         for step in range(1, self._steps + 1):
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                parts = losses(batches.batch(first_seed + (step - 1) * world + rank))
+                batch = batches.batch(first_seed + (step - 1) * world + rank)
+                parts = losses(Batch(*map(torch.from_numpy, batch)))
             torch.stack(list(parts.values())).sum().backward()
             self._average_gradients(world)
             nn.utils.clip_grad_norm_(self._parameters, 1.0)
@@ -204,6 +207,9 @@ def train(rank: int, args: argparse.Namespace) -> None:
         )
         _write_files(args.out)
 
+    if args.tower is not None:
+        trained = Idefics3ForConditionalGeneration.from_pretrained(args.tower, dtype=torch.float32)
+        trainer.model.model.vision_model.load_state_dict(trained.model.vision_model.state_dict())
     tower = nn.ModuleList([trainer.model.model.vision_model, trainer.heads])
     _Phase("tower", args.tower_steps, args.rate, tower, log).run(batches, 0, trainer.tower_losses, save)
     everything = nn.ModuleList([trainer.model, trainer.heads])
@@ -227,6 +233,7 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
     parser.add_argument("--tower-steps", type=int, default=1000)
+    parser.add_argument("--tower", type=Path, help="go on from the tower of this checkpoint")
     parser.add_argument("--joint-steps", type=int, default=4000)
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="one for each core (%(default)s)")

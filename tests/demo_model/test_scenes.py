@@ -42,6 +42,10 @@ def with_article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
+def plural(name: str) -> str:
+    return name + ("es" if name == "cross" else "s")
+
+
 def answer(scene: Scene, question: str) -> str:
     """Answers a question about a scene. Fails if it cannot be understood or has two answers."""
     if question in ("Describe the picture.", "What is in this picture?"):
@@ -61,15 +65,15 @@ def answer(scene: Scene, question: str) -> str:
         return scene.sign.text
     if match := re.fullmatch(r"How many (\w+ )?(\w+) are there\?", question):
         colour, things_asked = (match[1] or "").strip(), match[2]
-        plurals = {name: name + ("es" if name == "cross" else "s") for name in scenes.SHAPES}
-        names = [name for name in scenes.SHAPES if things_asked in (plurals[name], "shapes")]
+        names = [name for name in scenes.SHAPES if things_asked in (plural(name), "shapes")]
         assert names
         found = [shape for shape in scene.shapes if shape.name in names and colour in ("", shape.colour)]
         return str(len(found))
-    if match := re.fullmatch(r"What colou?r is the (\w+)\?", question):
-        found = [shape for shape in scene.shapes if shape.name == match[1]]
-        assert len(found) <= 1
-        return found[0].colour if found else f"There is no {match[1]}."
+    if match := re.fullmatch(r"What colou?r (is|are) the (\w+)\?", question):
+        found = [shape for shape in scene.shapes if match[2] in (shape.name, plural(shape.name))]
+        assert len({shape.colour for shape in found}) <= 1
+        assert (len(found) > 1) == (match[1] == "are") == (match[2] not in scenes.SHAPES)
+        return found[0].colour if found else f"There is no {match[2]}."
     if question in ("Where is the sign?", "Where is the price tag?"):
         assert scene.sign is not None
         assert sign_name(scene) in question
@@ -128,7 +132,9 @@ def test_two_pictures_differ_in_what_the_answer_says_and_nothing_else() -> None:
     for seed in SEEDS:
         before, after, question = scenes.random_change(random.Random(seed))
         assert question.answer == change(before, after), f"seed {seed}"
-        assert after.canvas == replace(before.canvas, noise=after.canvas.noise, seed=after.canvas.seed)
+        assert after.canvas == replace(
+            before.canvas, noise=after.canvas.noise, noise_seed=after.canvas.noise_seed
+        )
 
 
 def test_what_is_asked_about_occurs_once_or_is_said_not_to_be_there() -> None:
@@ -151,7 +157,7 @@ def test_everything_there_is_to_see_occurs() -> None:
     assert {sign.is_price for sign in signs} == {False, True}
     assert {len(sign.text) for sign in signs} == set(range(2, scenes.MAX_SIGN_LENGTH + 1))
     assert {len(scene.shapes) for _, scene in some_scenes()} == set(range(7))
-    for kind, most in {"describe": 0.05, "sign": 0.4, "count": 0.5, "colour": 0.6, "where": 0.4}.items():
+    for kind, most in {"describe": 0.05, "sign": 0.4, "count": 0.5, "colour": 0.35, "where": 0.4}.items():
         answers = Counter(
             re.sub(r"There is no .*", "None.", scenes.ask(scene, kind, random.Random(seed)).answer)
             for seed, scene in some_scenes()
