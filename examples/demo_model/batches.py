@@ -57,7 +57,7 @@ class Batches:
         self._pool = _core.ThreadPool(1)
         self._end = processor.tokenizer.encode(END_OF_UTTERANCE, parse_special=True)
         # It ends the stretch of a picture, and so what the questions share.
-        self._last_marker = processor.tokenizer.token_to_id(FAKE_TOKEN_AROUND_IMAGE)
+        self._last_marker = processor.tokenizer.encode(FAKE_TOKEN_AROUND_IMAGE, parse_special=True)[0]
         self._prompt = cache(self._encode_prompt)
 
     def batch(self, seed: int) -> Batch[NDArray[Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -181,7 +182,8 @@ class _Phase:
 
 def _optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al., 2024) for the matrices inside the layers, AdamW for everything else."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = ".layers." in name and parameter.ndim == 2
         (matrices if inside else others).append(parameter)
@@ -190,13 +192,11 @@ def _optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     return [muon, adamw]
 
 
-def train(rank: int, args: argparse.Namespace) -> None:
+def train(rank: int, args: argparse.Namespace, meeting: Path) -> None:
     """Trains in one of `args.processes` processes, which average their gradients; the first one saves."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{args.out.resolve()}/meeting", rank=rank, world_size=args.processes
-    )
+    distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=args.processes)
     trainer, batches, log = Trainer(args.out), Batches(args.out), args.out / "training.jsonl"
 
     def save() -> None:
@@ -207,13 +207,15 @@ def train(rank: int, args: argparse.Namespace) -> None:
         )
         _write_files(args.out)
 
-    if args.tower is not None:
-        trained = Idefics3ForConditionalGeneration.from_pretrained(args.tower, dtype=torch.float32)
-        trainer.model.model.vision_model.load_state_dict(trained.model.vision_model.state_dict())
+    if args.start is not None:
+        trained = Idefics3ForConditionalGeneration.from_pretrained(args.start, dtype=torch.float32)
+        trainer.model.load_state_dict(trained.state_dict())
     tower = nn.ModuleList([trainer.model.model.vision_model, trainer.heads])
-    _Phase("tower", args.tower_steps, args.rate, tower, log).run(batches, 0, trainer.tower_losses, save)
+    _Phase("tower", args.tower_steps, args.rate, tower, log).run(
+        batches, args.first_seed, trainer.tower_losses, save
+    )
     everything = nn.ModuleList([trainer.model, trainer.heads])
-    first_seed = args.tower_steps * args.processes
+    first_seed = args.first_seed + args.tower_steps * args.processes
     _Phase("joint", args.joint_steps, args.rate, everything, log).run(
         batches, first_seed, trainer.joint_losses, save
     )
@@ -232,15 +234,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
-    parser.add_argument("--tower-steps", type=int, default=1000)
-    parser.add_argument("--tower", type=Path, help="go on from the tower of this checkpoint")
-    parser.add_argument("--joint-steps", type=int, default=4000)
+    parser.add_argument("--tower-steps", type=int, default=1000, help="(%(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the pictures (%(default)s)")
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint; the heads begin anew")
+    parser.add_argument("--joint-steps", type=int, default=3000, help="(%(default)s)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="one for each core (%(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True)
     _write_files(args.out)
-    multiprocessing.spawn(train, (args,), nprocs=args.processes)
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(train, (args, Path(folder) / "meeting"), nprocs=args.processes)
 
 
 if __name__ == "__main__":
