@@ -1,6 +1,6 @@
 """Makes the goldens of this folder from the reference implementation, or with --check compares them with it.
 
-    python -m tests.golden.make_golden {prompts,preprocessing,tiny,tiny-500m,tiny-2.2b,256m} [--check] ...
+    python -m tests.golden.make_golden [--check] {prompts,preprocessing,tiny,tiny-500m,tiny-2.2b,256m,demo}
 
 Run from the repository root, in a virtual environment of requirements.txt (README.md says how). Each golden
 records the versions and the SHA-256 of every input file, and is the same however often it is made.
@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import cases, golden_models, golden_pixels, golden_prompts
+from . import cases, golden_demo, golden_models, golden_pixels, golden_prompts
 from .store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
         tiny.add_argument("checkpoint", type=Path, help=f"folder of `pocketvlm export synthetic {name}`")
     large = commands.add_parser("256m", help="logits of the 256M shape at f32")
     large.add_argument("checkpoint", type=Path, help="folder of `pocketvlm export synthetic 256m`")
+    demo = commands.add_parser("demo", help="answers of the demo model at f32, with all logits")
+    demo.add_argument("checkpoint", type=Path, help="examples/demo_model/checkpoint")
     arguments = parser.parse_args(argv)
 
     store = Store(Path(__file__).parent, check=arguments.check)
@@ -46,6 +48,8 @@ def main(argv: list[str]) -> int:
         if arguments.command != "tiny-500m":  # which has the tokenizer of tiny
             golden_prompts.make(store, f"prompts-{arguments.command}", arguments.checkpoint)
         golden_models.make_tiny(store, arguments.command, arguments.checkpoint)
+    elif arguments.command == "demo":
+        golden_demo.make(store, arguments.checkpoint)
     else:
         golden_models.make_256m(store, arguments.checkpoint)
     for line in store.differences:
