@@ -1,4 +1,5 @@
-"""What every test may use: the tiny synthetic checkpoint, its exports, the 256M shape, and a photo."""
+"""What every test may use: the tiny synthetic checkpoint and the demo model's, their exports, the 256M shape,
+and a photo."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+DEMO_CHECKPOINT = Path(__file__).parents[1] / "examples" / "demo_model" / "checkpoint"
 
 
 def export(*arguments: str | Path) -> None:
@@ -36,6 +39,14 @@ def tiny_q8_0(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The tiny model exported at q8_0: a folder for `pocketvlm.load`."""
     folder = tmp_path_factory.mktemp("tiny-q8_0") / "model"
     export("gguf", tiny_checkpoint, folder, "--type", "q8_0")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model, which was trained, exported at f32: a folder for `pocketvlm.load`."""
+    folder = tmp_path_factory.mktemp("demo-f32") / "model"
+    export("gguf", DEMO_CHECKPOINT, folder, "--type", "f32")
     return folder
 
 

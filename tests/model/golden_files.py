@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,20 @@ def draw_tiles(
     images: list[dict[str, int]], config: ProcessorConfig, *, split: bool
 ) -> npt.NDArray[np.uint8]:
     """Draws the formula images {height, width, seed} and preprocesses them: uint8 [tiles of all, S, S, 3]."""
+    pictures = [formula_image(image["height"], image["width"], image["seed"]) for image in images]
+    return cut_tiles(pictures, config, split=split)
+
+
+def cut_tiles(
+    pictures: Sequence[npt.NDArray[np.uint8]], config: ProcessorConfig, *, split: bool
+) -> npt.NDArray[np.uint8]:
+    """Preprocesses pictures, uint8 [H, W, 3] each: uint8 [tiles of all, S, S, 3]."""
     tiles = [np.zeros((0, config.tile_size, config.tile_size, 3), np.uint8)]
-    for image in images:
-        plan = plan_tiles(ImageSize(image["height"], image["width"]), config, split=split)
+    for picture in pictures:
+        plan = plan_tiles(ImageSize(*picture.shape[:2]), config, split=split)
         tiles.append(
             _core.preprocess(
-                formula_image(image["height"], image["width"], image["seed"]),
+                picture,
                 resized=plan.resized,
                 split=plan.split,
                 tile_size=config.tile_size,
