@@ -24,6 +24,7 @@ from . import __version__, _core, hub
 from .backends import BACKENDS
 from .engine import Model, load
 from .errors import Error, InputError, UnsupportedError
+from .image_modes import Tiles
 from .result import GenerationResult
 from .sampling import SamplingKeywords
 from .stream import Stream
@@ -110,7 +111,7 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="end before it; repeatable"
     )
     parser.add_argument("--ignore-eos", action="store_true", help="go on to --max-new-tokens")
-    parser.add_argument("--no-split", action="store_true", help="one tile an image: much faster, less detail")
+    _add_image_mode_arguments(parser)
     _add_sampling_arguments(parser)
     parser.add_argument("--answers", type=int, default=1, metavar="N", help="how many (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object when done")
@@ -122,6 +123,42 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stats", action="store_true", help="print times and memory to stderr")
     parser.set_defaults(func=_describe)
+
+
+def _add_image_mode_arguments(parser: argparse.ArgumentParser) -> None:
+    """Without any of them images are cut as the reference cuts them."""
+    group = parser.add_argument_group("tiles")
+    group.add_argument(
+        "--tiles",
+        type=_tiles,
+        default="auto",
+        metavar="auto|single|N",
+        help="as the reference does; the whole image as one tile; or at most N tiles an image, with the "
+        "global one, in a coarser grid: faster, less detail (%(default)s)",
+    )
+    group.add_argument("--no-split", action="store_true", help="the same as --tiles single")
+    group.add_argument(
+        "--no-upscale",
+        action="store_true",
+        help="enlarge small images to whole tiles alone, not to the longest edge that the model knows",
+    )
+
+
+def _tiles(text: str) -> Tiles:
+    if text == "auto" or text == "single":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected auto, single or a number") from None
+
+
+def _image_modes(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "tiles": args.tiles,
+        "upscale": not args.no_upscale,
+        "split_images": False if args.no_split else None,
+    }
 
 
 def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,9 +219,9 @@ def _describe(args: argparse.Namespace) -> int:
             "max_new_tokens": args.max_new_tokens,
             "stop": args.stop,
             "ignore_eos": args.ignore_eos,
-            "split_images": False if args.no_split else None,
             "logprobs": args.logprobs,
             "on_progress": progress.update,
+            **_image_modes(args),
             **_sampling(args),
         }
         if args.answers == 1:

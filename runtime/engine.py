@@ -24,10 +24,11 @@ from .arguments import read_integer, read_strings
 from .backends import Backend, Generated, ProgressCallback, open_backend, require_backend
 from .config import ModelConfig
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
+from .image_modes import ImageModes, Tiles, read_image_modes
 from .images import DEFAULT_PIXEL_LIMIT, ImageSource, load_image
 from .memory import peak_resident_bytes
 from .messages import ImagePart, MessageDict, parse_messages
-from .processor import ImageSize, Processor, TilePlan, plan_tiles
+from .processor import ImageSize, Processor, TilePlan
 from .result import GenerationResult, Memory, Timings
 from .sampling import SamplingKeywords, SamplingOptions, read_sampling
 from .stream import Stream
@@ -144,6 +145,8 @@ class Model:
         max_new_tokens: int = 256,
         stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
+        tiles: Tiles = "auto",
+        upscale: bool = True,
         split_images: bool | None = None,
         n: int = 1,
         logprobs: int | None = None,
@@ -160,7 +163,12 @@ class Model:
             max_new_tokens: The most tokens to answer with.
             stop: Strings to end before. They are looked for here, in the text, whatever tokens it came in.
             ignore_eos: Whether to go on after the tokens that end an answer, up to `max_new_tokens`.
-            split_images: Whether to cut images into tiles: more detail, more time. None: as the model says.
+            tiles: How many tiles to look at for each image: more detail, more time. "auto": as the reference
+                does. "single": one, the whole image. A number: at most so many, the global one included;
+                an image that takes more is cut into a coarser grid of its proportions.
+            upscale: Whether to enlarge small images to many tiles, as the reference does. False: to no more
+                than whole tiles, so that a small image takes few.
+            split_images: False is tiles="single"; True splits even where the checkpoint says not to.
             n: How many answers; images and prompt are read once. The result is the first, with the others as
                 its `alternatives`. More than one takes a temperature.
             logprobs: Tell in the result how likely each token was, and this many of the likeliest.
@@ -176,8 +184,9 @@ class Model:
             OutOfBudgetError: The work does not fit the memory this process may use.
             KeyboardInterrupt: Ctrl-C, within a layer's time. The model can be used again.
         """
+        modes = read_image_modes(tiles=tiles, upscale=upscale, split_images=split_images)
         request = self._prepare(
-            prompt, images, max_new_tokens, stop, ignore_eos, split_images, n, logprobs, on_progress, sampling
+            prompt, images, max_new_tokens, stop, ignore_eos, modes, n, logprobs, on_progress, sampling
         )
         return self._run(request, _core.StopFlag(), lambda piece: None)
 
@@ -189,6 +198,8 @@ class Model:
         max_new_tokens: int = 256,
         stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
+        tiles: Tiles = "auto",
+        upscale: bool = True,
         split_images: bool | None = None,
         logprobs: int | None = None,
         on_progress: ProgressCallback | None = None,
@@ -198,8 +209,9 @@ class Model:
 
         The request is checked before this returns; a thread does the computing and calls `on_progress`.
         """
+        modes = read_image_modes(tiles=tiles, upscale=upscale, split_images=split_images)
         request = self._prepare(
-            prompt, images, max_new_tokens, stop, ignore_eos, split_images, 1, logprobs, on_progress, sampling
+            prompt, images, max_new_tokens, stop, ignore_eos, modes, 1, logprobs, on_progress, sampling
         )
         return Stream(lambda stop_flag, emit: self._run(request, stop_flag, emit))
 
@@ -229,7 +241,7 @@ class Model:
         max_new_tokens: int,
         stop: str | Sequence[str],
         ignore_eos: bool,
-        split_images: bool | None,
+        modes: ImageModes,
         n: int,
         logprobs: int | None,
         on_progress: ProgressCallback | None,
@@ -254,8 +266,7 @@ class Model:
         ]
 
         processor_config = self._processor.config
-        split = processor_config.do_image_splitting if split_images is None else split_images
-        plans = [plan_tiles(ImageSize(*array.shape[:2]), processor_config, split=split) for array in pixels]
+        plans = [modes.plan(ImageSize(*array.shape[:2]), processor_config) for array in pixels]
         token_ids = self._processor.encode(messages, plans)
         context_length = self.config.text.max_position_embeddings
         if len(token_ids) > context_length:
@@ -263,7 +274,7 @@ class Model:
             raise ContextLengthError(
                 f"the prompt takes {len(token_ids)} tokens, with {len(plans)} images in {tiles} tiles of "
                 f"{processor_config.image_seq_len}; the context holds {context_length}. "
-                "Fewer images, less text, or split_images=False"
+                "Fewer images, less text, or fewer tiles of each: tiles=N or tiles='single'"
             )
         return _Request(
             started,

@@ -44,18 +44,43 @@ class TilePlan:
         return self.grid.rows * self.grid.cols + 1
 
 
-def plan_tiles(size: ImageSize, config: ProcessorConfig, *, split: bool) -> TilePlan:
+def plan_tiles(
+    size: ImageSize,
+    config: ProcessorConfig,
+    *,
+    split: bool,
+    max_tiles: int | None = None,
+    upscale: bool = True,
+) -> TilePlan:
     """Plans the tiles of an image, in the arithmetic of Idefics3ImageProcessor: proportions in float64.
 
     Args:
         size: The image as loaded, at least 1x1.
         config: The processor of the checkpoint.
         split: Whether to cut the image into tiles.
+        max_tiles: The most tiles, the global one included; the reference has no such limit. Where it makes
+            more, the plan is what it would be with a longest edge of fewer tiles; where even a longest edge
+            of two tiles makes too many, the image is not split.
+        upscale: Whether an image is first enlarged to the longest edge, as the reference does. Without,
+            a smaller image keeps its size there, and is enlarged to whole tiles alone.
     """
-    resized = _cap(_scale_longest_edge(size, config.longest_edge))
-    if not split:
-        return TilePlan(resized, None, TileGrid(0, 0))
-    tile = config.tile_size
+    if split:
+        tile = config.tile_size
+        fewer = range((config.longest_edge - 1) // tile * tile, tile, -tile) if max_tiles is not None else ()
+        for longest_edge in (config.longest_edge, *fewer):
+            plan = _plan_split(_resize(size, longest_edge, upscale), tile)
+            if max_tiles is None or plan.num_tiles <= max_tiles:
+                return plan
+    return TilePlan(_resize(size, config.longest_edge, upscale), None, TileGrid(0, 0))
+
+
+def _resize(size: ImageSize, longest_edge: int, upscale: bool) -> ImageSize:
+    if not upscale and max(size) <= longest_edge:
+        return _cap(size)
+    return _cap(_scale_longest_edge(size, longest_edge))
+
+
+def _plan_split(resized: ImageSize, tile: int) -> TilePlan:
     enlarged = _round_up_to_tiles(resized, tile)
     if enlarged == ImageSize(tile, tile):
         return TilePlan(resized, enlarged, TileGrid(0, 0))

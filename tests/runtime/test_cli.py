@@ -68,6 +68,15 @@ def test_options_reach_the_model(tiny_f32: Path, photo: Path) -> None:
     assert values["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("options", "tiles"),
+    [(["--tiles", "single"], 1), (["--tiles", "5"], 5), (["--no-upscale"], 13), (["--tiles", "auto"], 13)],
+)
+def test_modes_of_images(tiny_f32: Path, photo: Path, options: list[str], tiles: int) -> None:
+    result = run("describe", photo, "-m", tiny_f32, "--json", "--max-new-tokens", "1", *options)
+    assert json.loads(result.stdout)["tiles"] == tiles
+
+
 def test_stats_go_to_stderr(tiny_f32: Path, photo: Path) -> None:
     result = run("describe", photo, "-m", tiny_f32, "--stats", "--max-new-tokens", "3", "--no-split")
     assert result.returncode == 0
@@ -132,6 +141,10 @@ def test_without_a_model_the_one_in_the_cache_is_used(tiny_q8_0: Path, photo: Pa
     [
         (["missing.jpg"], "missing.jpg: no such file"),
         (["PHOTO", "--max-new-tokens", "0"], "max_new_tokens is 0, expected an integer of at least 1"),
+        (
+            ["PHOTO", "--tiles", "5", "--no-split"],
+            "tiles is 5 and split_images is False: give one of them",
+        ),
         (["PHOTO", "--threads", "-1"], "threads is -1, expected an integer of at least 1"),
         (["PHOTO", "--backend", "onnx"], "backend 'onnx' is not there; available: native"),
         (["PHOTO", "--stop", ""], "stop: found '', expected strings that are not empty"),
@@ -152,6 +165,7 @@ def test_an_error_is_one_line_and_exit_code_1(
         ["describe"],
         ["describe", "a.jpg", "--do-sample"],
         ["describe", "a.jpg", "--type", "q2_k"],
+        ["describe", "a.jpg", "--tiles", "all"],
         ["x"],
     ],
 )

@@ -101,6 +101,17 @@ def test_images_are_split_only_if_wanted(scripted: Scripted) -> None:
     assert backend.tiles == [13, 13, 1, 2]  # nothing is encoded where there is no image
 
 
+def test_modes_reach_the_plan(scripted: Scripted) -> None:
+    model, backend = scripted(f"x{END}")
+    modes: list[dict[str, Any]] = [{"tiles": "single"}, {"tiles": 5}, {"upscale": False}, {}]
+    for mode, tiles in zip(modes, (1, 5, 1, 13), strict=True):
+        assert model.generate("What?", images=[GREY], **mode).tiles == tiles
+        stream = model.stream("What?", images=[GREY], **mode)
+        assert "".join(stream) == "x"
+        assert stream.result.tiles == tiles
+    assert backend.tiles == [1, 1, 5, 5, 1, 1, 13, 13]
+
+
 def test_one_image_needs_no_list(scripted: Scripted, tmp_path: Path) -> None:
     model, _ = scripted(f"x{END}")
     path = tmp_path / "grey.png"
@@ -143,6 +154,9 @@ def test_a_prompt_that_fills_the_context_gets_one_token(tiny_f32: Path) -> None:
         ({"max_new_tokens": None}, "max_new_tokens is None"),
         ({"stop": [""]}, "stop: found ''"),
         ({"stop": [7]}, "stop: found 7"),
+        ({"tiles": 0}, "tiles is 0"),
+        ({"upscale": 1}, "upscale is 1, expected True or False"),
+        ({"tiles": "single", "split_images": True}, "give one of them"),
         ({"images": ["missing.jpg"]}, r"missing\.jpg: no such file"),
         ({"images": [GREY, GREY.astype(np.float64)]}, "image 2: found an array float64"),
         ({"images": [np.zeros((40, 40, 3), np.uint8)]}, "40x40 is 1,600 pixels, pixel_limit is 1,000"),

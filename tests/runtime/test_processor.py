@@ -93,6 +93,70 @@ def test_every_plan_can_be_carried_out(width: int, height: int, config: Processo
     assert plan.split == ImageSize(plan.grid.rows * config.tile_size, plan.grid.cols * config.tile_size)
 
 
+@pytest.mark.parametrize(
+    ("image", "max_tiles", "resized", "grid"),
+    [
+        (size(640, 480), 13, size(2048, 1536), TileGrid(3, 4)),  # no more than the reference makes
+        (size(640, 480), 12, size(1536, 1152), TileGrid(3, 3)),
+        (size(640, 480), 9, size(1024, 768), TileGrid(2, 2)),
+        (size(640, 480), 5, size(1024, 768), TileGrid(2, 2)),
+        (size(640, 480), 4, size(2048, 1536), TileGrid(0, 0)),  # as unsplit
+        (size(500, 3000), 5, size(342, 2048), TileGrid(4, 1)),
+        (size(500, 3000), 4, size(256, 1536), TileGrid(3, 1)),
+        (size(500, 3000), 3, size(170, 1024), TileGrid(2, 1)),
+        (size(500, 3000), 2, size(342, 2048), TileGrid(0, 0)),
+    ],
+)
+def test_a_limit_of_tiles_makes_a_coarser_grid_of_the_same_proportions(
+    image: ImageSize, max_tiles: int, resized: ImageSize, grid: TileGrid
+) -> None:
+    plan = plan_tiles(image, SMALL, split=True, max_tiles=max_tiles)
+    assert (plan.resized, plan.grid) == (resized, grid)
+    assert (plan.split is None) == (grid == TileGrid(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("image", "resized", "split", "tiles"),
+    [
+        (size(300, 201), size(300, 201), size(512, 512), 1),
+        (size(640, 480), size(640, 480), size(1024, 1024), 5),
+        (size(1, 1), size(1, 1), size(512, 512), 1),
+        (size(2048, 1), size(2048, 1), size(2048, 512), 5),
+        (size(2049, 1000), size(2048, 1000), size(2048, 1024), 9),  # larger ones are resized as ever
+    ],
+)
+def test_without_upscaling_a_small_image_takes_few_tiles(
+    image: ImageSize, resized: ImageSize, split: ImageSize, tiles: int
+) -> None:
+    plan = plan_tiles(image, SMALL, split=True, upscale=False)
+    assert (plan.resized, plan.split, plan.num_tiles) == (resized, split, tiles)
+    unsplit = plan_tiles(image, SMALL, split=False, upscale=False)
+    assert unsplit == TilePlan(resized, None, TileGrid(0, 0))
+
+
+@given(
+    st.integers(1, 20_000),
+    st.integers(1, 20_000),
+    st.sampled_from([SMALL, LARGE]),
+    st.none() | st.integers(1, 20),
+    st.booleans(),
+)
+def test_modes_never_take_more_tiles_than_allowed_or_than_the_reference(
+    width: int, height: int, config: ProcessorConfig, max_tiles: int | None, upscale: bool
+) -> None:
+    reference = plan_tiles(size(width, height), config, split=True)
+    plan = plan_tiles(size(width, height), config, split=True, max_tiles=max_tiles, upscale=upscale)
+    assert plan.num_tiles <= reference.num_tiles
+    assert max_tiles is None or plan.num_tiles <= max_tiles
+    assert min(plan.resized) >= 1
+    if plan.split is not None:
+        rows, cols = plan.split.height // config.tile_size, plan.split.width // config.tile_size
+        assert plan.split == ImageSize(rows * config.tile_size, cols * config.tile_size)
+        assert plan.grid == ((0, 0) if rows * cols == 1 else (rows, cols))
+    if upscale and max_tiles is not None and max_tiles >= reference.num_tiles:
+        assert plan == reference
+
+
 def test_the_prompt_has_every_planned_image_token(smolvlm_processor: Processor) -> None:
     plans = [plan_tiles(size(640, 480), SMALL, split=split) for split in (True, False)]
     messages = parse_messages("Which of the two <image>s is <|im_end|> larger?", ["a.png", "b.png"])
