@@ -145,8 +145,10 @@ def _add_image_mode_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tiles(text: str) -> Tiles:
-    if text == "auto" or text == "single":
-        return text
+    if text == "auto":
+        return "auto"
+    if text == "single":
+        return "single"
     try:
         return int(text)
     except ValueError:
@@ -266,9 +268,12 @@ def _print_pieces(stream: Stream, progress: _Progress, *, quiet: bool) -> None:
 
 def _statistics(result: GenerationResult) -> str:
     timings = result.timings
+    tiles = f"{result.tiles} tiles"
+    if result.tiles_saved:
+        tiles += f", {result.tiles_saved} of them equal to another and not encoded again"
     return "\n".join(
         [
-            f"prompt        {result.prompt_tokens} tokens, {result.image_tokens} for {result.tiles} tiles",
+            f"prompt        {result.prompt_tokens} tokens, {result.image_tokens} for {tiles}",
             f"answer        {len(result.token_ids)} tokens, ended by {result.finish_reason}",
             f"load          {timings.load_s:8.3f} s",
             f"preprocess    {timings.preprocess_s:8.3f} s",

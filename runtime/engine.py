@@ -23,6 +23,7 @@ from . import _core, hub
 from .arguments import read_integer, read_strings
 from .backends import Backend, Generated, ProgressCallback, open_backend, require_backend
 from .config import ModelConfig
+from .distinct_tiles import find_distinct_tiles
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
 from .image_modes import ImageModes, Tiles, read_image_modes
 from .images import DEFAULT_PIXEL_LIMIT, ImageSource, load_image
@@ -172,8 +173,8 @@ class Model:
             n: How many answers; images and prompt are read once. The result is the first, with the others as
                 its `alternatives`. More than one takes a temperature.
             logprobs: Tell in the result how likely each token was, and this many of the likeliest.
-            on_progress: Called as `on_progress(stage, done, total)`: tiles for "vision", positions of the
-                prompt for "prefill", tokens of an answer for "decode".
+            on_progress: Called as `on_progress(stage, done, total)`: distinct tiles for "vision", positions
+                of the prompt for "prefill", tokens of an answer for "decode".
             **sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`,
                 `frequency_penalty`, `logit_bias` and `seed`, as `sampling.SamplingOptions` has them. With a
                 temperature and no `seed` every call answers anew.
@@ -303,7 +304,7 @@ class Model:
             preprocess_s = request.prepare_s + time.perf_counter() - clock
 
             clock = time.perf_counter()
-            image_features = self._encode_tiles(tiles, request, stop_flag)
+            image_features, tiles_saved = self._encode_tiles(tiles, request, stop_flag)
             vision_s = time.perf_counter() - clock
 
             answers = [AnswerText(request.stop, emit) for _ in range(request.n)]
@@ -339,6 +340,7 @@ class Model:
                 prompt_tokens=len(request.token_ids),
                 image_tokens=len(image_features),
                 tiles=len(tiles),
+                tiles_saved=tiles_saved,
                 timings=Timings(
                     load_s=self._load_s,
                     preprocess_s=preprocess_s,
@@ -375,13 +377,19 @@ class Model:
 
     def _encode_tiles(
         self, tiles: NDArray[np.uint8], request: _Request, stop_flag: _core.StopFlag
-    ) -> NDArray[np.float32]:
-        """Returns the features that stand for the image tokens, float32 [image tokens, hidden_size]."""
+    ) -> tuple[NDArray[np.float32], int]:
+        """Returns the features that stand for the image tokens, float32 [image tokens, hidden_size], and how
+        many tiles took theirs from an equal one."""
         hidden_size = self.config.text.hidden_size
         if not len(tiles):
-            return np.empty((0, hidden_size), np.float32)
-        features = self._backend.encode_images(tiles, stop=stop_flag, on_progress=request.on_progress)
-        return features.reshape(-1, hidden_size)
+            return np.empty((0, hidden_size), np.float32), 0
+        first, places = find_distinct_tiles(tiles)
+        saved = len(tiles) - len(first)
+        distinct = tiles[first] if saved else tiles
+        features = self._backend.encode_images(distinct, stop=stop_flag, on_progress=request.on_progress)
+        if saved:
+            features = features[places]
+        return features.reshape(-1, hidden_size), saved
 
 
 def _require_match(config: ModelConfig, processor: Processor, folder: Path) -> None:

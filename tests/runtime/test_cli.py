@@ -86,6 +86,13 @@ def test_stats_go_to_stderr(tiny_f32: Path, photo: Path) -> None:
     ]
 
 
+def test_stats_tell_of_tiles_that_were_saved(tiny_f32: Path, photo: Path) -> None:
+    options = ["-m", tiny_f32, "--stats", "--max-new-tokens", "1", "--tiles", "single"]
+    twice = run("describe", photo, photo, *options).stderr.splitlines()[0]
+    assert twice.endswith("for 2 tiles, 1 of them equal to another and not encoded again")
+    assert run("describe", photo, *options).stderr.splitlines()[0].endswith("for 1 tiles")
+
+
 def test_the_model_may_come_from_the_environment(tiny_f32: Path, photo: Path) -> None:
     result = run("describe", photo, "--max-new-tokens", "2", "--no-split", POCKETVLM_MODEL=str(tiny_f32))
     assert result.returncode == 0

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import pocketvlm
-from pocketvlm import _core
+from pocketvlm import _core, engine
 from pocketvlm.engine import Model
 from pocketvlm.errors import ContextLengthError, FormatError, InputError, UnsupportedError
 
@@ -46,6 +47,7 @@ def test_the_dict_of_a_result_has_the_documented_keys(scripted: Scripted) -> Non
         "prompt_tokens",
         "image_tokens",
         "tiles",
+        "tiles_saved",
         "timings",
         "memory",
     ]
@@ -98,18 +100,17 @@ def test_images_are_split_only_if_wanted(scripted: Scripted) -> None:
         assert model.generate("What?", images=[GREY], split_images=split).tiles == tiles
     assert model.generate("What?", images=[GREY, GREY], split_images=False).tiles == 2
     assert model.generate("What?").tiles == 0
-    assert backend.tiles == [13, 13, 1, 2]  # nothing is encoded where there is no image
+    assert backend.tiles == [1, 1, 1, 1]  # all grey is one tile; nothing is encoded where there is no image
 
 
 def test_modes_reach_the_plan(scripted: Scripted) -> None:
-    model, backend = scripted(f"x{END}")
+    model, _ = scripted(f"x{END}")
     modes: list[dict[str, Any]] = [{"tiles": "single"}, {"tiles": 5}, {"upscale": False}, {}]
     for mode, tiles in zip(modes, (1, 5, 1, 13), strict=True):
         assert model.generate("What?", images=[GREY], **mode).tiles == tiles
         stream = model.stream("What?", images=[GREY], **mode)
         assert "".join(stream) == "x"
         assert stream.result.tiles == tiles
-    assert backend.tiles == [1, 1, 5, 5, 1, 1, 13, 13]
 
 
 def test_one_image_needs_no_list(scripted: Scripted, tmp_path: Path) -> None:
@@ -255,6 +256,45 @@ def test_the_tiny_model_answers_the_same_streamed_and_whole(
     assert whole.tiles == 13
     assert {stage for stage, _, _ in progress} == {"vision", "prefill", "decode"}
     assert all(0 <= done <= total for _, done, total in progress)
+
+
+def noise(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def page(seed: int) -> NDArray[np.uint8]:
+    """A picture with a wide white margin on all sides."""
+    picture = np.full((600, 800, 3), 255, np.uint8)
+    picture[260:340, 330:470] = noise(80, 140, seed)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("images", "saved"),
+    [
+        ([page(1)], 9),  # of 13 tiles ten are white; grid 3x4, the picture's middle lies in two of them
+        ([noise(100, 140, 1), noise(100, 140, 1)], 13),
+        ([noise(100, 140, 1), page(1), noise(100, 140, 1)], 9 + 13),
+        ([noise(100, 140, 1), noise(100, 140, 2)], 0),
+    ],
+)
+def test_equal_tiles_are_encoded_once_and_the_tokens_are_the_same(
+    tiny_f32: Path, monkeypatch: pytest.MonkeyPatch, images: list[NDArray[np.uint8]], saved: int
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    options: dict[str, Any] = {"images": images, "max_new_tokens": 16, "ignore_eos": True, "logprobs": 1}
+    model = pocketvlm.load(tiny_f32, threads=2)
+    once = model.generate("What?", on_progress=lambda *progress: seen.append(progress), **options)
+    assert (once.tiles, once.tiles_saved) == (13 * len(images), saved)
+    assert max(total for stage, _, total in seen if stage == "vision") == once.tiles - saved
+
+    def all_distinct(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        return np.arange(len(tiles)), np.arange(len(tiles))
+
+    monkeypatch.setattr(engine, "find_distinct_tiles", all_distinct)
+    every = model.generate("What?", **options)
+    assert every.tiles_saved == 0
+    assert (every.token_ids, every.logprobs) == (once.token_ids, once.logprobs)
 
 
 def test_info_tells_what_a_model_is(tiny_q8_0: Path) -> None:
