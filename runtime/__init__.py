@@ -19,6 +19,7 @@ from .errors import (
     OutOfBudgetError,
     UnsupportedError,
 )
+from .image_plan import ImagePlan
 from .result import GenerationResult, Memory, Timings, TokenLogprob, TokenLogprobs
 from .stream import Stream
 
@@ -31,6 +32,7 @@ __all__ = [
     "Error",
     "FormatError",
     "GenerationResult",
+    "ImagePlan",
     "InputError",
     "Memory",
     "Model",

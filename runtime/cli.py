@@ -25,6 +25,7 @@ from .backends import BACKENDS
 from .engine import Model, load
 from .errors import Error, InputError, UnsupportedError
 from .image_modes import Tiles
+from .processor import ImageSize
 from .result import GenerationResult
 from .sampling import SamplingKeywords
 from .stream import Stream
@@ -290,11 +291,27 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.description = "Show what this installation offers, or what a model is and takes."
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     _add_model_arguments(parser)
+    parser.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="WIDTHxHEIGHT",
+        help="tell what an image of this size would take: tiles, tokens, memory, arithmetic",
+    )
+    _add_image_mode_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=_info)
 
 
+def _image_size(text: str) -> ImageSize:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected width x height, such as 640x480")
+    return ImageSize(height=int(match[2]), width=int(match[1]))
+
+
 def _info(args: argparse.Namespace) -> int:
+    if args.model is None and args.image_size is not None:
+        raise InputError("what an image takes depends on the model: name one beside --image-size")
     if args.model is None:
         facts: dict[str, Any] = {
             "version": __version__,
@@ -306,11 +323,16 @@ def _info(args: argparse.Namespace) -> int:
         }
     else:
         with _Progress() as progress:
-            facts = _load(args, args.model, progress).info()
+            model = _load(args, args.model, progress)
+            facts = model.info()
+        if args.image_size is not None:
+            height, width = args.image_size
+            facts["image_plan"] = model.plan(height, width, **_image_modes(args)).to_dict()
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
-    for name, value in facts.items():
+    plan = facts.pop("image_plan", {})
+    for name, value in [*facts.items(), *plan.items()]:
         print(f"{name:22}{_readable(name, value)}")
     return 0
 
@@ -322,7 +344,15 @@ def _readable(name: str, value: Any) -> str:
         return f"{value / 1e6:,.1f} million"
     if isinstance(value, float):
         return f"{value:.3f}"
+    if isinstance(value, dict):  # a size, in the order of --image-size, or a grid
+        return f"{value['width']}x{value['height']}" if "width" in value else _counts(value)
+    if value is None:
+        return "none"
     return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _counts(values: dict[str, int]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in values.items())
 
 
 def _load(args: argparse.Namespace, source: str, progress: _Progress) -> Model:

@@ -23,10 +23,10 @@ from . import _core, hub
 from .arguments import read_integer, read_strings
 from .backends import Backend, Generated, ProgressCallback, open_backend, require_backend
 from .config import ModelConfig
-from .distinct_tiles import find_distinct_tiles
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
 from .image_modes import ImageModes, Tiles, read_image_modes
-from .images import DEFAULT_PIXEL_LIMIT, ImageSource, load_image
+from .image_plan import ImagePlan, cost_of
+from .images import DEFAULT_PIXEL_LIMIT, ImageSource, check_image_size, load_image
 from .memory import peak_resident_bytes
 from .messages import ImagePart, MessageDict, parse_messages
 from .processor import ImageSize, Processor, TilePlan
@@ -34,6 +34,7 @@ from .result import GenerationResult, Memory, Timings
 from .sampling import SamplingKeywords, SamplingOptions, read_sampling
 from .stream import Stream
 from .text_assembler import AnswerText
+from .tiles import cut_tiles, find_distinct_tiles
 
 
 def load(
@@ -216,6 +217,34 @@ class Model:
         )
         return Stream(lambda stop_flag, emit: self._run(request, stop_flag, emit))
 
+    def plan(
+        self,
+        height: int,
+        width: int,
+        *,
+        tiles: Tiles = "auto",
+        upscale: bool = True,
+        split_images: bool | None = None,
+    ) -> ImagePlan:
+        """Returns what an image of this size will take: tiles, image tokens, bytes, GFLOP. Computes nothing.
+
+        Args:
+            height: Pixels, after any EXIF orientation.
+            width: Pixels.
+            tiles: As in `generate`, with `upscale` and `split_images`.
+            upscale: See there.
+            split_images: See there.
+
+        Raises:
+            InputError: An image of this size, or the modes, would be refused.
+        """
+        modes = read_image_modes(tiles=tiles, upscale=upscale, split_images=split_images)
+        height = read_integer("height", height, at_least=1)
+        width = read_integer("width", width, at_least=1)
+        check_image_size(width, height, "image", self._pixel_limit)
+        size, config = ImageSize(height, width), self._processor.config
+        return cost_of(size, modes.plan(size, config), config, self.config)
+
     def info(self) -> dict[str, Any]:
         """Returns what this model is and how it runs, as plain values for JSON."""
         text_config = self.config.text
@@ -299,7 +328,9 @@ class Model:
             if stop_flag.is_set():
                 raise Cancelled("cancelled while waiting for another generation")
             clock = time.perf_counter()
-            tiles = self._cut_tiles(request, stop_flag)
+            tiles = cut_tiles(
+                request.pixels, request.plans, self._processor.config, pool=self._pool, stop=stop_flag
+            )
             request.pixels.clear()  # may be most of the memory this takes
             preprocess_s = request.prepare_s + time.perf_counter() - clock
 
@@ -356,24 +387,6 @@ class Model:
 
         first, *others = map(result, answers, [generated, *generated.alternatives])
         return replace(first, alternatives=others)
-
-    def _cut_tiles(self, request: _Request, stop_flag: _core.StopFlag) -> NDArray[np.uint8]:
-        """Returns the tiles of all images, uint8 [T, tile_size, tile_size, 3]."""
-        config = self._processor.config
-        none = np.empty((0, config.tile_size, config.tile_size, 3), np.uint8)
-        tiles = [
-            _core.preprocess(
-                pixels,
-                resized=plan.resized,
-                split=plan.split,
-                tile_size=config.tile_size,
-                resample=config.resample,
-                pool=self._pool,
-                stop=stop_flag,
-            )
-            for pixels, plan in zip(request.pixels, request.plans, strict=True)
-        ]
-        return np.concatenate([none, *tiles])
 
     def _encode_tiles(
         self, tiles: NDArray[np.uint8], request: _Request, stop_flag: _core.StopFlag

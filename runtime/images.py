@@ -83,11 +83,12 @@ def _check_array(array: NDArray[Any], name: str, pixel_limit: int) -> NDArray[np
         elif array.ndim == 2:
             hint = "; for grey, numpy.stack([array] * 3, axis=-1)"
         raise InputError(f"{found}, expected uint8 [H, W, 3], RGB{hint}")
-    _check_size(array.shape[1], array.shape[0], name, pixel_limit)
+    check_image_size(array.shape[1], array.shape[0], name, pixel_limit)
     return np.ascontiguousarray(array)
 
 
-def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
+def check_image_size(width: int, height: int, name: str, pixel_limit: int) -> None:
+    """Raises InputError unless an image has pixels, and no more than `pixel_limit`."""
     if width < 1 or height < 1:
         raise InputError(f"{name}: {width}x{height} pixels, expected at least 1x1")
     if width * height > pixel_limit:
@@ -133,7 +134,7 @@ def _decode(source: Any, name: str, pixel_limit: int) -> NDArray[np.uint8]:
             # Our own limit decides; Pillow would warn from 89 megapixels on.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = source if isinstance(source, Image.Image) else Image.open(source)
-            _check_size(*image.size, name, pixel_limit)
+            check_image_size(*image.size, name, pixel_limit)
             image.load()
             # A turned copy forgets its format, which tells what 32-bit integers are.
             return np.array(_to_rgb(ImageOps.exif_transpose(image), image.format, name))

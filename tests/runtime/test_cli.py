@@ -209,6 +209,20 @@ def test_info_shows_a_model(tiny_q8_0: Path) -> None:
     assert [line.split()[0] for line in lines] == list(facts)
 
 
+def test_info_tells_what_an_image_would_take(tiny_f32: Path) -> None:
+    options = ["info", tiny_f32, "--image-size", "640x480"]
+    plan = pocketvlm.load(tiny_f32).plan(480, 640)
+    assert json.loads(run(*options, "--json").stdout)["image_plan"] == plan.to_dict()
+    lines = dict(line.split(maxsplit=1) for line in run(*options).stdout.splitlines())
+    assert (lines["image"], lines["grid"], lines["tiles"]) == ("640x480", "3 rows, 4 cols", "13")
+    single = dict(line.split(maxsplit=1) for line in run(*options, "--tiles", "single").stdout.splitlines())
+    assert (single["tiles"], single["split"], single["grid"]) == ("1", "none", "0 rows, 0 cols")
+    without = run("info", "--image-size", "640x480")
+    assert (without.returncode, without.stderr.count("\n")) == (1, 1)
+    assert "name one beside --image-size" in without.stderr
+    assert run("info", tiny_f32, "--image-size", "640").returncode == 2
+
+
 def test_commands_of_the_other_packages_are_found() -> None:
     for command in ("export", "bench", "demo"):
         result = run(command, "--help")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pocketvlm.distinct_tiles import find_distinct_tiles
+from pocketvlm.tiles import find_distinct_tiles
 
 SIZE = 64  # 12,288 bytes a tile, of which a dozen are sampled
 
