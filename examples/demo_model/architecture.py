@@ -16,6 +16,15 @@ TILES = GRID * GRID + 1
 PATCH = 16
 PATCHES = TILE // PATCH  # along a side of a tile
 
+_NOTICE = """\
+The JSON files in this folder are modified copies from the model repository
+
+    HuggingFaceTB/SmolVLM-256M-Instruct, https://huggingface.co/HuggingFaceTB/SmolVLM-256M-Instruct
+
+by Hugging Face, licensed under the Apache License, Version 2.0 (http://www.apache.org/licenses/LICENSE-2.0):
+sizes and vocabulary are those of pocketvlm's demo model. Its weights and its vocabulary are own work of
+pocketvlm, under the same licence.
+"""
 _VOCAB_SIZE = 512
 _CORPUS_SCENES = 2000
 
@@ -45,7 +54,7 @@ def checkpoint_files() -> dict[str, bytes]:
             "patch_size": PATCH,
         },
     )
-    return complete_files(config, tokenizer, longest_edge=GRID * TILE)
+    return complete_files(config, tokenizer, longest_edge=GRID * TILE) | {"NOTICE": _NOTICE.encode()}
 
 
 def _corpus() -> list[str]:

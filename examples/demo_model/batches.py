@@ -24,11 +24,11 @@ from pocketvlm.processor import ImageSize, Processor, plan_tiles
 from . import scenes
 from .labels import Labels, label
 
-SINGLES, PAIRS = 12, 3  # sequences with one picture and with two, in a batch
+SINGLES, PAIRS = 8, 5  # sequences with one picture and with two, in a batch
 PICTURES = SINGLES + 2 * PAIRS
 SEQUENCE_LENGTH = 256
 # What is asked about one picture, in random order; what does not fit is left out.
-_ASKED = ("describe", "sign", "count", "count", "colour", "where")
+_ASKED = ("describe", "sign", "count", "colour", "where", "where")
 IGNORED = -100  # the target of tokens that are not learned, as cross_entropy has it
 
 
