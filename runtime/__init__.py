@@ -20,6 +20,7 @@ from .errors import (
     UnsupportedError,
 )
 from .image_plan import ImagePlan
+from .pixel_values import preprocess
 from .result import GenerationResult, Memory, Timings, TokenLogprob, TokenLogprobs
 from .stream import Stream
 
@@ -44,4 +45,5 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "load",
+    "preprocess",
 ]

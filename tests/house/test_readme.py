@@ -60,12 +60,18 @@ def test_the_readme_shows_every_command() -> None:
             assert first in {words[0] for words in shown}
 
 
-def test_the_python_example_runs(tiny_f32: Path, photo: Path) -> None:
-    """As it stands, but for the names of the model and of the image."""
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert "HuggingFaceTB/SmolVLM-256M-Instruct" in code
-    assert "photo.jpg" in code
-    code = code.replace("HuggingFaceTB/SmolVLM-256M-Instruct", str(tiny_f32)).replace("photo.jpg", str(photo))
+def test_the_python_examples_run(tiny_f32: Path, photo: Path) -> None:
+    """One after the other, as they stand, but for the names of models and of the image."""
+    text = (ROOT / "README.md").read_text()
+    code = "".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    files = {
+        "HuggingFaceTB/SmolVLM-256M-Instruct": tiny_f32,
+        "checkpoints/SmolVLM-256M": tiny_f32,
+        "photo.jpg": photo,
+    }
+    for name, path in files.items():
+        assert f'"{name}"' in code
+        code = code.replace(f'"{name}"', repr(str(path)))
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
