@@ -1,5 +1,6 @@
 """Exports in llama.cpp: the f32 pair loads and picks the same tokens; pairs of the other types load and give
-logits as close as the two ways to round activations allow; the vocabulary tokenizes alike."""
+logits as close as the two ways to round activations allow; the vocabulary tokenizes alike. The demo model
+answers the same, as it is shipped too."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import pytest
 from pocketvlm import _core
 from pocketvlm.chat_template import STOP_MARKERS
 from pocketvlm.config import ModelConfig
+from pocketvlm.demo_model import MODEL_FOLDER
 from pocketvlm.export.gguf_export import export_gguf
 from pocketvlm.export.gguf_file import encode_header
 from pocketvlm.export.gguf_metadata import Provenance, text_metadata
@@ -25,8 +27,10 @@ from pocketvlm.export.quantize import TYPES
 from pocketvlm.export.vocabulary import vocabulary_metadata
 from pocketvlm.tokenizer import Tokenizer
 
+from ..conftest import DEMO_CHECKPOINT
 from ..golden import cases
-from ..model.golden_files import open_engine, pair_of, read_golden
+from ..model import demo_golden
+from ..model.golden_files import Prompt, open_engine, pair_of, read_golden
 
 GENERATIONS = ["text", "unsplit", "split", "two images"]
 TEXTS = sorted(
@@ -59,20 +63,24 @@ def ask_llama(script: str, *arguments: Path) -> dict[str, Any]:
     return answer
 
 
-def generate(
-    model: Path, checkpoint: Path, scratch: Path, *, max_new_tokens: int
-) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
-    """What llama.cpp makes of a pair, fed the engine's own embeddings of each golden prompt; and the engine's
-    logits [vocab_size] behind each."""
+def tiny_prompts(checkpoint: Path) -> dict[str, Prompt]:
+    """The prompts of the tiny model's golden."""
     golden = read_golden("tiny-f32")
+    return {generation: golden.prompt(generation, checkpoint) for generation in GENERATIONS}
+
+
+def generate(
+    model: Path, prompts: dict[str, Prompt], scratch: Path, *, max_new_tokens: int
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
+    """What llama.cpp makes of a pair, fed the engine's own embeddings of each prompt; and the engine's logits
+    [vocab_size] behind each."""
     engine = open_engine(model, _core.isas()[0])
-    prompts, logits = {}, {}
-    for generation in GENERATIONS:
-        prompt = golden.prompt(generation, checkpoint)
+    embeddings, logits = {}, {}
+    for name, prompt in prompts.items():
         traced = engine.trace_text(prompt.token_ids, prompt.features(engine), prompt.image_token_id)
-        prompts[f"prompt/{generation}"] = traced["embed"]
-        logits[generation] = traced["logits"][-1]
-    np.savez(scratch / "request.npz", max_new_tokens=max_new_tokens, **prompts)
+        embeddings[f"prompt/{name}"] = traced["embed"]
+        logits[name] = traced["logits"][-1]
+    np.savez(scratch / "request.npz", max_new_tokens=max_new_tokens, **embeddings)
     files = (*pair_of(model), scratch / "request.npz", scratch / "answer.json")
     return ask_llama("llama_greedy.py", *files), logits
 
@@ -82,7 +90,8 @@ def generated(
     tiny_checkpoint: Path, tiny_f32: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """What llama.cpp generates from the f32 pair."""
-    return generate(tiny_f32, tiny_checkpoint, tmp_path_factory.mktemp("llama"), max_new_tokens=64)[0]
+    scratch = tmp_path_factory.mktemp("llama")
+    return generate(tiny_f32, tiny_prompts(tiny_checkpoint), scratch, max_new_tokens=64)[0]
 
 
 def test_projector_loads(generated: dict[str, Any]) -> None:
@@ -112,7 +121,7 @@ CACHE_ERROR = 2**-11 / math.sqrt(3)
 def test_other_types_load_and_give_close_logits(tiny_checkpoint: Path, tmp_path: Path, type: str) -> None:
     """Errors of the 6 products per layer and of the head add in quadrature, as test_types.py has it."""
     export_gguf(tiny_checkpoint, tmp_path / "model", type=type)
-    answer, ours = generate(tmp_path / "model", tiny_checkpoint, tmp_path, max_new_tokens=1)
+    answer, ours = generate(tmp_path / "model", tiny_prompts(tiny_checkpoint), tmp_path, max_new_tokens=1)
     assert answer["supports_vision"]
     layers = ModelConfig.from_folder(tiny_checkpoint).text.num_hidden_layers
     bound = math.sqrt((6 * layers + 1) * ACTIVATION_ERRORS[type] ** 2 + 2 * layers * CACHE_ERROR**2)
@@ -121,6 +130,19 @@ def test_other_types_load_and_give_close_logits(tiny_checkpoint: Path, tmp_path:
         error = float(np.sqrt(np.mean((ours[generation] - theirs) ** 2) / np.mean(theirs**2)))
         print(f"{type}, {generation}: error {error:.2e}, bound {bound:.2e}")
         assert error <= bound
+
+
+@pytest.mark.parametrize("type", ["f32", "q8_0"])
+def test_answers_of_the_demo_model(demo_f32: Path, tmp_path: Path, type: str) -> None:
+    """A trained model is as sure in llama.cpp, whose tokens after the stop token are of no interest."""
+    asked = {name: demo_golden.case_of(name) for name in demo_golden.names()}
+    prompts = {name: case.prompt() for name, case in asked.items()}
+    longest = max(len(case.token_ids) for case in asked.values())
+    model = {"f32": demo_f32, "q8_0": MODEL_FOLDER}[type]
+    generated = generate(model, prompts, tmp_path, max_new_tokens=longest)[0]["generated"]
+    assert {name: token_ids[: len(asked[name].token_ids)] for name, token_ids in generated.items()} == {
+        name: case.token_ids for name, case in asked.items()
+    }
 
 
 def check_vocabulary(text_file: Path, checkpoint: Path, scratch: Path) -> None:
@@ -139,6 +161,10 @@ def check_vocabulary(text_file: Path, checkpoint: Path, scratch: Path) -> None:
 
 def test_tiny_vocabulary(tiny_checkpoint: Path, tiny_f32: Path, tmp_path: Path) -> None:
     check_vocabulary(pair_of(tiny_f32)[0], tiny_checkpoint, tmp_path)
+
+
+def test_demo_vocabulary(tmp_path: Path) -> None:
+    check_vocabulary(pair_of(MODEL_FOLDER)[0], DEMO_CHECKPOINT, tmp_path)
 
 
 def test_real_vocabulary(tmp_path: Path) -> None:
