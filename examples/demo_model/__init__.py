@@ -10,3 +10,6 @@ from pathlib import Path
 
 # What `pocketvlm export gguf checkpoint model --type q8_0` made of the checkpoint.
 MODEL_FOLDER = Path(__file__).parent / "model"
+
+# The kinds of question, of `scenes.KINDS`, that it answers right in 85 of 100 cases at least.
+FEATURES = ("describe", "count", "colour", "where")

@@ -23,7 +23,7 @@ from pocketvlm import hub
 from pocketvlm.arguments import read_integer
 from pocketvlm.errors import InputError
 
-from . import MODEL_FOLDER, scenes
+from . import FEATURES, MODEL_FOLDER, scenes
 
 DEFAULT_OUT = Path("pocketvlm-demo.png")
 DEFAULT_SEED = 2
@@ -92,7 +92,7 @@ def make_up(seed: int) -> tuple[scenes.Scene, list[scenes.Question]]:
     scene = scenes.random_scene(rng, sign_probability=1.0)
     while len(scene.shapes) < 2:
         scene = scenes.random_scene(rng, sign_probability=1.0)
-    kinds = ("describe", "sign", rng.choice(("count", "where")))
+    kinds = ("describe", *rng.sample([kind for kind in FEATURES if kind != "describe"], 2))
     return scene, [scenes.ask(scene, kind, rng) for kind in kinds]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pocketvlm import _core, hub
-from pocketvlm.demo_model import MODEL_FOLDER
+from pocketvlm.demo_model import FEATURES, MODEL_FOLDER
 from pocketvlm.demo_model.scenes import KINDS
 from pocketvlm.export.quality import Subject
 from pocketvlm.export.quality_report import Report, find_table, points, read_report, to_markdown
@@ -85,11 +85,14 @@ def between_rows(report: Report, type: str) -> dict[tuple[str, str], float]:
 
 
 class TestSubset:
-    def test_the_model_knows_its_pictures(self, subset: Report) -> None:
-        """Below what it reaches: this notices a model that does not see, not one that got a little worse."""
-        f32 = subject_of(subset, "f32", BEST)
-        accuracy = {kind: 100 * f32["right"][kind] / f32["asked"][kind] for kind in KINDS}
-        assert {kind: value for kind, value in accuracy.items() if value < 85} == {}
+    def test_the_answers_are_those_of_the_stored_report(self, subset: Report, stored: Report) -> None:
+        """Other versions of Pillow draw other pixels: two answers may differ for that."""
+        for type in ("f32", "q8_0", "q4_0"):
+            wrong = set(subject_of(subset, type, BEST)["wrong"])
+            before = {
+                i for i in subject_of(stored, type, stored["reference"]["isa"])["wrong"] if i < EXAMPLES
+            }
+            assert len(wrong ^ before) <= 2, type
 
     @pytest.mark.parametrize("type", ["q8_0", "q4_0"])
     def test_a_type_loses_little(self, subset: Report, type: str) -> None:
@@ -121,6 +124,11 @@ class TestStored:
         assert page[begin:end] == f"\n{to_markdown(stored)}\n", (
             "pocketvlm verify --quality --help: --markdown"
         )
+
+    def test_what_it_is_offered_for_is_what_it_can(self, stored: Report) -> None:
+        shipped = subject_of(stored, DEFAULT_TYPE, stored["reference"]["isa"])
+        accuracy = {kind: shipped["right"][kind] / shipped["asked"][kind] for kind in KINDS}
+        assert {kind for kind in KINDS if accuracy[kind] >= 0.85} == set(FEATURES), accuracy
 
     def test_every_type_was_asked_a_thousand_questions(self, stored: Report) -> None:
         for type in ("f32", *MOST_LOST):
