@@ -24,6 +24,7 @@ from pocketvlm.export.agreement import Agreement, Certainty, agreement, certaint
 from pocketvlm.export.options import name_list, positive, require_writable
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
+from pocketvlm.tiles import cut_tiles
 
 from .machine import Machine, this_machine
 from .options import add_common_options
@@ -136,14 +137,8 @@ def build_prompt(folder: Path, length: int, pool: _core.ThreadPool) -> Prompt:
             f"with {length - shortest} words more than the shortest of {shortest}"
         )
     plan = plan_tiles(size, processor.config, split=True)
-    tiles = _core.preprocess(
-        np.array(generated_picture((size.width, size.height))),
-        resized=plan.resized,
-        split=plan.split,
-        tile_size=processor.config.tile_size,
-        resample=processor.config.resample,
-        pool=pool,
-    )
+    picture = np.array(generated_picture((size.width, size.height)))
+    tiles = cut_tiles([picture], [plan], processor.config, pool=pool)
     return Prompt(token_ids, config.image_token_id, token_ids.count(config.image_token_id), tiles)
 
 

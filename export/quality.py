@@ -19,6 +19,7 @@ from ..config import ModelConfig
 from ..demo_model.scenes import held_out
 from ..messages import parse_messages
 from ..processor import ImageSize, Processor, plan_tiles
+from ..tiles import cut_tiles
 from .agreement import agreement, step_logits
 from .gguf_export import export_gguf
 from .outlier_twin import write_outlier_twin
@@ -81,21 +82,11 @@ def prepare_questions(checkpoint: Path, count: int, pool: _core.ThreadPool) -> I
         pictures = [np.array(image) for image in example.images]
         sizes = [ImageSize(*picture.shape[:2]) for picture in pictures]
         plans = [plan_tiles(size, config, split=config.do_image_splitting) for size in sizes]
-        tiles = [
-            _core.preprocess(
-                picture,
-                resized=plan.resized,
-                split=plan.split,
-                tile_size=config.tile_size,
-                resample=config.resample,
-                pool=pool,
-            )
-            for picture, plan in zip(pictures, plans, strict=True)
-        ]
+        tiles = cut_tiles(pictures, plans, config, pool=pool)
         # Only the places of the pictures count here; their bytes are not looked at.
         messages = parse_messages(example.question, [b""] * len(pictures))
         token_ids = processor.encode(messages, plans)
-        yield Question(example.kind, example.answer, token_ids, np.concatenate(tiles))
+        yield Question(example.kind, example.answer, token_ids, tiles)
 
 
 class Exports:

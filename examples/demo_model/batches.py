@@ -20,6 +20,7 @@ from pocketvlm import _core
 from pocketvlm.chat_template import END_OF_UTTERANCE, FAKE_TOKEN_AROUND_IMAGE
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
+from pocketvlm.tiles import cut_tiles
 
 from . import scenes
 from .labels import Labels, label
@@ -87,14 +88,7 @@ class Batches:
     def _tiles(self, image: Image.Image) -> NDArray[np.uint8]:
         config = self._processor.config
         plan = plan_tiles(ImageSize(image.height, image.width), config, split=True)
-        return _core.preprocess(
-            np.array(image),
-            resized=plan.resized,
-            split=plan.split,
-            tile_size=config.tile_size,
-            resample=config.resample,
-            pool=self._pool,
-        )
+        return cut_tiles([np.array(image)], [plan], config, pool=self._pool)
 
     def _encode_prompt(self, text: str, images: int) -> list[int]:
         plan = plan_tiles(ImageSize(256, 256), self._processor.config, split=True)
