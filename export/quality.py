@@ -2,7 +2,7 @@
 
 The questions are about drawn pictures (`pocketvlm.demo_model.scenes`), each with one right answer. Beside
 counting those, each way is held against the reference, f32 on the best row, over the reference's own tokens.
-What to ask comes from `verify`, tables are made in `quality_table`.
+What to ask comes from `verify`, tables are made in `quality_report`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .agreement import agreement, step_logits
 from .gguf_export import export_gguf
 from .outlier_twin import write_outlier_twin
 
-# The longest right answer, five shapes and a sign, takes about 60 tokens.
+# The longest right answers, five shapes and a sign or six shapes, take far fewer.
 _MAX_NEW_TOKENS = 96
 
 

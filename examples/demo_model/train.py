@@ -66,7 +66,7 @@ class Trainer:
     def __init__(self, folder: Path) -> None:
         """Makes a model with random weights for the config.json in `folder`."""
         config = Idefics3Config.from_pretrained(folder)
-        # For sequences this short a step on a CPU takes three quarters of what it takes with fused attention.
+        # For sequences this short, the backward pass of fused attention is slow on a CPU.
         config._attn_implementation = "eager"
         self.model = Idefics3ForConditionalGeneration(config).float()  # the configuration says bfloat16
         self.heads = Heads(config.vision_config.hidden_size)

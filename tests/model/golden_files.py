@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketvlm import _core
+from pocketvlm import tiles as image_tiles
 from pocketvlm.config import ProcessorConfig
 from pocketvlm.processor import ImageSize, plan_tiles
 
@@ -86,20 +87,8 @@ def cut_tiles(
     pictures: Sequence[npt.NDArray[np.uint8]], config: ProcessorConfig, *, split: bool
 ) -> npt.NDArray[np.uint8]:
     """Preprocesses pictures, uint8 [H, W, 3] each: uint8 [tiles of all, S, S, 3]."""
-    tiles = [np.zeros((0, config.tile_size, config.tile_size, 3), np.uint8)]
-    for picture in pictures:
-        plan = plan_tiles(ImageSize(*picture.shape[:2]), config, split=split)
-        tiles.append(
-            _core.preprocess(
-                picture,
-                resized=plan.resized,
-                split=plan.split,
-                tile_size=config.tile_size,
-                resample=config.resample,
-                pool=_core.ThreadPool(2),
-            )
-        )
-    return np.concatenate(tiles)
+    plans = [plan_tiles(ImageSize(*picture.shape[:2]), config, split=split) for picture in pictures]
+    return image_tiles.cut_tiles(pictures, plans, config, pool=_core.ThreadPool(2))
 
 
 def pair_of(folder: Path) -> tuple[Path, Path]:
