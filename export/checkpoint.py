@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,9 @@ _IGNORED = re.compile(r"\.(rotary_emb\.inv_freq|position_ids)$")
 
 _COMPARE_BYTES = 1 << 22
 
+# 1 MB of float32 at a time.
+_CHUNK_ELEMENTS = 1 << 18
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -38,6 +41,15 @@ class Rows:
 
     raw: bytearray  # as stored
     values: npt.NDArray[np.float32]  # [rows, row_elements]
+
+
+def row_ranges(spec: TensorSpec) -> Iterator[tuple[int, int]]:
+    """Cuts a tensor into pieces of whole rows, and of whole heads where rows move within their head."""
+    unit = spec.rotary_head_dim or 1
+    row_elements = spec.num_elements // spec.shape[0]
+    step = max(1, _CHUNK_ELEMENTS // (row_elements * unit)) * unit
+    for start in range(0, spec.shape[0], step):
+        yield start, min(start + step, spec.shape[0])
 
 
 class Checkpoint:

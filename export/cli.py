@@ -46,6 +46,12 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         choices=EMBEDDING_TYPES,
         help="type for token embedding and head, never under 8 bits (default: as --type; q8_0 for q4_0)",
     )
+    gguf.add_argument(
+        "--no-equalize",
+        dest="equalize",
+        action="store_false",
+        help="keep huge channels in q8_0 and q4_0 as they are: the blocks of llama.cpp's converter always",
+    )
     _add_force(gguf)
     gguf.set_defaults(func=_run_gguf)
 
@@ -73,6 +79,7 @@ def _run_gguf(args: argparse.Namespace) -> int:
             type=args.type,
             vision_type=args.vision_type,
             embedding_type=args.embedding_type,
+            equalize=args.equalize,
             force=args.force,
             on_progress=on_progress,
         )

@@ -11,14 +11,12 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from ..config import ModelConfig
 from ..errors import InputError
+from .channel_places import Place, places
 from .checkpoint import Checkpoint
 from .output_folder import output_folder
 from .quantize import FloatRows
@@ -30,91 +28,6 @@ CHANNELS = 4  # that become outliers, in each place
 _COPIED = ("*.json", "*.jinja", "NOTICE")
 _INDEX = "*.safetensors.index.json"  # what it lists is one file now
 _WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Channels on their way from the tensors that make them to the tensors that read them.
-
-    Attributes:
-        producers: Names of tensors whose row c, or element c, makes channel c.
-        consumers: Names of tensors that read channel c with the columns `columns[c]`.
-        columns: int64 [channels, columns for each].
-    """
-
-    producers: tuple[str, ...]
-    consumers: tuple[str, ...]
-    columns: npt.NDArray[np.int64]
-
-    def outliers(self, seed: int) -> list[int]:
-        """Chooses the channels that become outliers; each place has its own."""
-        channels = len(self.columns)
-        rng = random.Random(f"{seed} {self.producers[0]}")
-        return sorted(rng.sample(range(channels), min(CHANNELS, channels)))
-
-
-def places(config: ModelConfig) -> list[Place]:
-    """Lists where channels can be scaled: before all linear layers but the head and the vision MLP's second.
-
-    The input of that one has been through GELU, which no factor passes; the weights of the head are often the
-    token embedding's too.
-    """
-    return _text_places(config) + _vision_places(config)
-
-
-def _text_places(config: ModelConfig) -> list[Place]:
-    text = config.text
-    hidden, ffn = np.arange(text.hidden_size)[:, None], np.arange(text.intermediate_size)[:, None]
-    # Channel d of a key-value head goes to channel d of every query head that shares it.
-    sharing = text.num_attention_heads // text.num_key_value_heads
-    query = np.arange(text.num_attention_heads * text.head_dim)
-    shared = query.reshape(text.num_key_value_heads, sharing, text.head_dim).swapaxes(1, 2)
-    found = []
-    for i in range(text.num_hidden_layers):
-        layer = f"model.text_model.layers.{i}"
-        attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
-        projections = tuple(f"{attention}.{name}_proj.weight" for name in "qkv")
-        found += [
-            Place((f"{layer}.input_layernorm.weight",), projections, hidden),
-            Place(
-                (f"{attention}.v_proj.weight",), (f"{attention}.o_proj.weight",), shared.reshape(-1, sharing)
-            ),
-            Place(
-                (f"{layer}.post_attention_layernorm.weight",),
-                (f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight"),
-                hidden,
-            ),
-            Place((f"{mlp}.up_proj.weight",), (f"{mlp}.down_proj.weight",), ffn),
-        ]
-    return found
-
-
-def _vision_places(config: ModelConfig) -> list[Place]:
-    hidden = np.arange(config.vision.hidden_size)[:, None]
-    found = []
-    for i in range(config.vision.num_hidden_layers):
-        layer = f"model.vision_model.encoder.layers.{i}"
-        attention = f"{layer}.self_attn"
-        projections = tuple(f"{attention}.{name}_proj.weight" for name in "qkv")
-        found += [
-            Place(_weight_and_bias(f"{layer}.layer_norm1"), projections, hidden),
-            Place(_weight_and_bias(f"{attention}.v_proj"), (f"{attention}.out_proj.weight",), hidden),
-            Place(_weight_and_bias(f"{layer}.layer_norm2"), (f"{layer}.mlp.fc1.weight",), hidden),
-        ]
-    # The pixel shuffle puts scale_factor**2 patches behind each other.
-    patches = np.arange(config.scale_factor**2)[None, :]
-    found.append(
-        Place(
-            _weight_and_bias("model.vision_model.post_layernorm"),
-            ("model.connector.modality_projection.proj.weight",),
-            hidden + config.vision.hidden_size * patches,
-        )
-    )
-    return found
-
-
-def _weight_and_bias(name: str) -> tuple[str, ...]:
-    return f"{name}.weight", f"{name}.bias"
 
 
 def write_outlier_twin(
@@ -166,6 +79,13 @@ def _scale(
     """Scales what belongs to outliers in the tensor `values`, [rows, row_elements], in place."""
     for place in all_places:
         if spec.hf_name in place.producers:
-            values[place.outliers(seed)] *= factor
+            values[outlier_channels(place, seed)] *= factor
         if spec.hf_name in place.consumers:
-            values[:, place.columns[place.outliers(seed)].ravel()] /= factor
+            values[:, place.columns[outlier_channels(place, seed)].ravel()] /= factor
+
+
+def outlier_channels(place: Place, seed: int) -> list[int]:
+    """Chooses the channels that become outliers; each place has its own."""
+    channels = len(place.columns)
+    rng = random.Random(f"{seed} {place.producers[0]}")
+    return sorted(rng.sample(range(channels), min(CHANNELS, channels)))

@@ -39,6 +39,11 @@ class QuantType:
     max_abs: float
     quantize: Callable[[FloatRows], ByteRows]
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether values share a scale; a float has an exponent of its own."""
+        return self.block_size > 1
+
     def nbytes(self, num_elements: int) -> int:
         """Bytes of a whole number of blocks."""
         return num_elements // self.block_size * self.block_nbytes

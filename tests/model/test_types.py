@@ -67,7 +67,7 @@ def exports(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def make_export(checkpoint: Path, folder: Path, type: str) -> Export:
     """Exports the checkpoint, and, as f32, one that holds what `type` keeps of it."""
-    export_gguf(checkpoint, folder / "model", type=type)
+    export_gguf(checkpoint, folder / "model", type=type, equalize=False)
     rounded = Path(shutil.copytree(checkpoint, folder / "rounded"))
     tensors, errors = read_tensors(checkpoint / "model.safetensors"), []
     for spec in all_tensors(ModelConfig.from_folder(checkpoint)):
@@ -89,7 +89,7 @@ def make_export(checkpoint: Path, folder: Path, type: str) -> Export:
 def with_f32_embedding(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("f32-embedding")
     for type in TYPES:
-        export_gguf(tiny_checkpoint, folder / type, type=type, embedding_type="f32")
+        export_gguf(tiny_checkpoint, folder / type, type=type, embedding_type="f32", equalize=False)
     return {type: folder / type for type in TYPES}
 
 
