@@ -27,6 +27,8 @@ from .labels import Labels, label
 
 SINGLES, PAIRS = 8, 5  # sequences with one picture and with two, in a batch
 PICTURES = SINGLES + 2 * PAIRS
+PAGES = 8  # of the pictures of a tower batch, those full of signs: they take the longest to learn
+TEXTS = (0.25, 0.5)  # of `scenes`: more letters that mean nothing than in the held-out pictures
 SEQUENCE_LENGTH = 256
 # What is asked about one picture, in random order; what does not fit is left out.
 _ASKED = ("describe", "sign", "count", "colour", "where", "where")
@@ -36,13 +38,18 @@ IGNORED = -100  # the target of tokens that are not learned, as cross_entropy ha
 Array = TypeVar("Array")  # NumPy's here, torch's in training
 
 
-class Batch(NamedTuple, Generic[Array]):
-    """B = SINGLES + PAIRS sequences of L tokens about PICTURES pictures."""
+class Pictures(NamedTuple, Generic[Array]):
+    """PICTURES pictures and what their patches show."""
 
     tiles: Array  # uint8 [PICTURES * TILES, TILE, TILE, 3]
     things: Array  # int64 [PICTURES * TILES, patches]
     characters: Array  # int64 [PICTURES * TILES, patches, HALVES]
     positions: Array  # int64 [PICTURES * TILES, patches, HALVES]
+
+
+class Sequences(NamedTuple, Generic[Array]):
+    """B = SINGLES + PAIRS sequences of L tokens about PICTURES pictures."""
+
     token_ids: Array  # int64 [B, L]
     position_ids: Array  # int64 [B, L]
     segments: Array  # int64 [B, L]: 0 the pictures, 1, 2, ... the questions, -1 padding
@@ -61,29 +68,41 @@ class Batches:
         self._last_marker = processor.tokenizer.encode(FAKE_TOKEN_AROUND_IMAGE, parse_special=True)[0]
         self._prompt = cache(self._encode_prompt)
 
-    def batch(self, seed: int) -> Batch[NDArray[Any]]:
-        """Draws a batch. The same seed gives the same batch."""
+    def tower_batch(self, seed: int) -> Pictures[NDArray[Any]]:
+        """Draws pictures that nothing is asked about. The same seed gives the same batch."""
         assert seed < scenes.HELD_OUT_SEED
         rng = random.Random(seed)
-        tiles: list[NDArray[np.uint8]] = []
-        labels: list[Labels] = []
+        drawn = [scenes.random_page(rng, texts=TEXTS) for _ in range(PAGES)]
+        drawn += [scenes.random_scene(rng, texts=TEXTS) for _ in range(PICTURES - PAGES)]
+        return self._draw(drawn)
+
+    def batch(self, seed: int) -> tuple[Pictures[NDArray[Any]], Sequences[NDArray[Any]]]:
+        """Draws pictures and asks about them. The same seed gives the same batch."""
+        assert seed < scenes.HELD_OUT_SEED
+        rng = random.Random(seed)
+        drawn: list[scenes.Scene] = []
         sequences = []
         for i in range(SINGLES + PAIRS):
             if i < SINGLES:
-                pictures = [scenes.random_scene(rng)]
+                pictures = [scenes.random_scene(rng, texts=TEXTS)]
                 questions = [scenes.ask(pictures[0], kind, rng) for kind in rng.sample(_ASKED, len(_ASKED))]
             else:
-                before, after, question = scenes.random_change(rng)
+                before, after, question = scenes.random_change(rng, texts=TEXTS)
                 pictures, questions = [before, after], [question]
-            for scene in pictures:
-                image, characters = scenes.draw(scene)
-                tiles.append(self._tiles(image))
-                labels.append(label(scene, characters))
+            drawn += pictures
             sequences.append(self._pack(questions, len(pictures)))
-        things, characters_, positions = (np.concatenate(part) for part in zip(*labels, strict=True))
         rows = [np.stack(part) for part in zip(*sequences, strict=True)]
-        arrays = [np.concatenate(tiles), things, characters_, positions, *rows]
-        return Batch(*arrays)
+        return self._draw(drawn), Sequences(*rows)
+
+    def _draw(self, drawn: list[scenes.Scene]) -> Pictures[NDArray[Any]]:
+        tiles: list[NDArray[np.uint8]] = []
+        labels: list[Labels] = []
+        for scene in drawn:
+            image, signs = scenes.draw(scene)
+            tiles.append(self._tiles(image))
+            labels.append(label(scene, signs))
+        things, characters, positions = (np.concatenate(part) for part in zip(*labels, strict=True))
+        return Pictures(np.concatenate(tiles), things, characters, positions)
 
     def _tiles(self, image: Image.Image) -> NDArray[np.uint8]:
         config = self._processor.config

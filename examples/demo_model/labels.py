@@ -33,8 +33,8 @@ class Labels(NamedTuple):
     positions: NDArray[np.int64]  # [TILES, PATCHES * PATCHES, HALVES], in the text of the sign, from 1
 
 
-def label(scene: Scene, characters: list[Character]) -> Labels:
-    """Labels the patches of a scene, given where `scenes.draw` put the characters of its sign."""
+def label(scene: Scene, signs: list[list[Character]]) -> Labels:
+    """Labels the patches of a scene, given where `scenes.draw` put the characters of its signs."""
     things = np.zeros((TILES, PATCHES, PATCHES), np.int64)
     texts = np.zeros((TILES, PATCHES, PATCHES, HALVES), np.int64)
     positions = np.zeros_like(texts)
@@ -51,14 +51,15 @@ def label(scene: Scene, characters: list[Character]) -> Labels:
             down = (y - centre_y) * scene.canvas.height / reach
             kind = 1 + SHAPES.index(shape.name) * len(COLOURS) + list(COLOURS).index(shape.colour)
             things[tile][across**2 + down**2 <= 1] = kind
-        inside = [left <= c.x < left + side and top <= c.y < top + side for c in characters]
-        for i, character in enumerate(characters):
-            if inside[i]:
-                column = int((character.x - left) / side * PATCHES * HALVES)
-                row = int((character.y - top) / side * PATCHES)
-                cell = tile, row, column // HALVES, column % HALVES
-                texts[cell] = 1 + CHARACTERS.index(character.text)
-                positions[cell] = i + 1 if all(inside) else 0
+        for sign in signs:
+            inside = [left <= c.x < left + side and top <= c.y < top + side for c in sign]
+            for i, character in enumerate(sign):
+                if inside[i]:
+                    column = int((character.x - left) / side * PATCHES * HALVES)
+                    row = int((character.y - top) / side * PATCHES)
+                    cell = tile, row, column // HALVES, column % HALVES
+                    texts[cell] = 1 + CHARACTERS.index(character.text)
+                    positions[cell] = i + 1 if all(inside) else 0
     flat = PATCHES * PATCHES
     return Labels(
         things.reshape(TILES, flat),

@@ -38,6 +38,9 @@ PLACES = (
 )
 SIGN_ROWS = ("top", "middle", "bottom")
 MAX_SIGN_LENGTH = 6
+# How often a sign that is no price tag says a word, and how often letters that mean nothing; else it says a
+# number. Training asks for a harder mix, so that signs are read and not guessed.
+TEXTS = (0.5, 0.25)
 
 # What is asked; the accuracy of each is reported apart.
 KINDS = ("describe", "sign", "count", "colour", "where", "change")
@@ -117,6 +120,7 @@ class Scene:
     canvas: Canvas
     shapes: tuple[Shape, ...]
     sign: Sign | None
+    more_signs: tuple[Sign, ...] = ()  # nobody asks about them; the vision tower learns from them
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,11 @@ def held_out(count: int = 1000) -> Iterator[Example]:
         yield Example(kind, images, question.text, question.answer)
 
 
-def random_scene(rng: random.Random, *, sign_probability: float = 0.75) -> Scene:
+def random_scene(
+    rng: random.Random, *, sign_probability: float = 0.75, texts: tuple[float, float] = TEXTS
+) -> Scene:
     """Makes up a scene: up to six shapes, and with `sign_probability` a sign."""
-    sign = _random_sign(rng) if rng.random() < sign_probability else None
+    sign = _random_sign(rng, texts) if rng.random() < sign_probability else None
     free = _free_places(sign)
     count = rng.randint(0 if sign else 1, 5 if sign else 6)
     # Few kinds in half of the scenes: otherwise there would be little to count.
@@ -167,9 +173,17 @@ def random_scene(rng: random.Random, *, sign_probability: float = 0.75) -> Scene
     return Scene(_random_canvas(rng), shapes, sign)
 
 
-def random_change(rng: random.Random, *, sign_probability: float = 0.75) -> tuple[Scene, Scene, Question]:
+def random_page(rng: random.Random, *, texts: tuple[float, float] = TEXTS) -> Scene:
+    """Makes up a scene of nothing but signs, one in each row."""
+    first, *others = (replace(_random_sign(rng, texts), row=row) for row in range(len(SIGN_ROWS)))
+    return Scene(_random_canvas(rng), (), first, tuple(others))
+
+
+def random_change(
+    rng: random.Random, *, sign_probability: float = 0.75, texts: tuple[float, float] = TEXTS
+) -> tuple[Scene, Scene, Question]:
     """Makes up two scenes that differ in at most one thing, and the question what changed."""
-    before = random_scene(rng, sign_probability=sign_probability)
+    before = random_scene(rng, sign_probability=sign_probability, texts=texts)
     kinds = Counter(str(shape) for shape in before.shapes)
     unique = [shape for shape in before.shapes if kinds[str(shape)] == 1]
     free = [place for place in _free_places(before.sign) if place not in {s.place for s in before.shapes}]
@@ -185,7 +199,7 @@ def random_change(rng: random.Random, *, sign_probability: float = 0.75) -> tupl
         assert before.sign is not None
         text = before.sign.text
         while text == before.sign.text:
-            text = _random_price(rng) if before.sign.is_price else _random_text(rng)
+            text = _random_price(rng) if before.sign.is_price else _random_text(rng, texts)
         sign = replace(before.sign, text=text)
         answer = f"The {_sign_name(sign)} now says {text}."
     elif change == "added":
@@ -318,10 +332,10 @@ def _random_shape(rng: random.Random, name: str, colour: str, place: int) -> Sha
     )
 
 
-def _random_sign(rng: random.Random) -> Sign:
+def _random_sign(rng: random.Random, texts: tuple[float, float]) -> Sign:
     is_price = rng.random() < 0.25
     return Sign(
-        _random_price(rng) if is_price else _random_text(rng),
+        _random_price(rng) if is_price else _random_text(rng, texts),
         is_price,
         row=rng.randrange(3),
         size=rng.uniform(0.55, 1.0),
@@ -332,12 +346,12 @@ def _random_sign(rng: random.Random) -> Sign:
     )
 
 
-def _random_text(rng: random.Random) -> str:
-    """Half words, a quarter letters that mean nothing, a quarter numbers: nobody can guess them."""
+def _random_text(rng: random.Random, texts: tuple[float, float]) -> str:
+    words, letters = texts
     choice, length = rng.random(), rng.randint(2, MAX_SIGN_LENGTH)
-    if choice < 0.5:
+    if choice < words:
         return rng.choice(_words())
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if choice < 0.75 else "0123456789"
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if choice < words + letters else "0123456789"
     return "".join(rng.choice(alphabet) for _ in range(length))
 
 
@@ -367,18 +381,19 @@ def _random_canvas(rng: random.Random) -> Canvas:
     )
 
 
-def draw(scene: Scene) -> tuple[Image.Image, list[Character]]:
+def draw(scene: Scene) -> tuple[Image.Image, list[list[Character]]]:
     """Draws a scene.
 
     Returns:
-        The picture, RGB, and where the characters of its sign are.
+        The picture, RGB, and where the characters of each of its signs are.
     """
     canvas = scene.canvas
     image = _background(canvas)
     pen = ImageDraw.Draw(image)
     for shape in scene.shapes:
         _draw_shape(pen, shape, image.size)
-    characters = _draw_sign(image, scene.sign) if scene.sign else []
+    signs = [*([scene.sign] if scene.sign else []), *scene.more_signs]
+    characters = [_draw_sign(image, sign) for sign in signs]
     if canvas.noise >= 1:
         noise = np.random.default_rng(canvas.noise_seed)
         grain = noise.standard_normal((canvas.height, canvas.width, 1), np.float32) * canvas.noise

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pocketvlm.chat_template import END_OF_UTTERANCE
 from pocketvlm.demo_model import scenes
 from pocketvlm.demo_model.architecture import TILE, TILES, checkpoint_files
-from pocketvlm.demo_model.batches import IGNORED, PAIRS, PICTURES, SINGLES, Batch, Batches
+from pocketvlm.demo_model.batches import IGNORED, PAIRS, PICTURES, SINGLES, Batches, Pictures, Sequences
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
 
@@ -26,11 +26,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def batch(folder: Path) -> Batch[NDArray[Any]]:
+def batch(folder: Path) -> tuple[Pictures[NDArray[Any]], Sequences[NDArray[Any]]]:
     return Batches(folder).batch(7)
 
 
-def answers_of(batch: Batch[NDArray[Any]], row: int) -> list[tuple[list[int], list[int]]]:
+@pytest.fixture(scope="module")
+def sequences(batch: tuple[Pictures[NDArray[Any]], Sequences[NDArray[Any]]]) -> Sequences[NDArray[Any]]:
+    return batch[1]
+
+
+def answers_of(batch: Sequences[NDArray[Any]], row: int) -> list[tuple[list[int], list[int]]]:
     """The (prompt, answer) token ids of every question packed into a row."""
     shared = batch.token_ids[row][batch.segments[row] == 0].tolist()
     found = []
@@ -46,7 +51,7 @@ def answers_of(batch: Batch[NDArray[Any]], row: int) -> list[tuple[list[int], li
     return found
 
 
-def test_packed_prompts_are_those_of_the_engine(batch: Batch[NDArray[Any]], folder: Path) -> None:
+def test_packed_prompts_are_those_of_the_engine(sequences: Sequences[NDArray[Any]], folder: Path) -> None:
     processor = Processor(folder)
     plan = plan_tiles(ImageSize(300, 400), processor.config, split=True)
     assert plan.num_tiles == TILES
@@ -54,7 +59,7 @@ def test_packed_prompts_are_those_of_the_engine(batch: Batch[NDArray[Any]], fold
     end = tokenizer.encode(END_OF_UTTERANCE, parse_special=True)
     for row in range(SINGLES + PAIRS):
         images = 1 if row < SINGLES else 2
-        for prompt, answer in answers_of(batch, row):
+        for prompt, answer in answers_of(sequences, row):
             # Markers have no bytes: what is left ends in "\n", the question, "\nAssistant:".
             text = b"".join(tokenizer.decode_bytes(id) for id in prompt).decode()
             question = text.split("\n")[-2]
@@ -66,19 +71,30 @@ def test_packed_prompts_are_those_of_the_engine(batch: Batch[NDArray[Any]], fold
     assert seen > 5 * SINGLES
 
 
-def test_shapes(batch: Batch[NDArray[Any]], folder: Path) -> None:
-    assert batch.tiles.shape == (PICTURES * TILES, TILE, TILE, 3)
-    assert len(batch.things) == len(batch.characters) == len(batch.positions) == PICTURES * TILES
+def test_shapes(batch: tuple[Pictures[NDArray[Any]], Sequences[NDArray[Any]]], folder: Path) -> None:
+    pictures, sequences = batch
+    for found in (pictures, Batches(folder).tower_batch(7)):
+        assert found.tiles.shape == (PICTURES * TILES, TILE, TILE, 3)
+        assert len(found.things) == len(found.characters) == len(found.positions) == PICTURES * TILES
     image_token = Processor(folder).image_token_id
-    assert (batch.token_ids == image_token).sum() == PICTURES * TILES * 16
+    assert (sequences.token_ids == image_token).sum() == PICTURES * TILES * 16
 
 
-def test_a_seed_gives_one_batch(batch: Batch[NDArray[Any]], folder: Path) -> None:
-    again, other = Batches(folder).batch(7), Batches(folder).batch(8)
-    assert all(np.array_equal(a, b) for a, b in zip(batch, again, strict=True))
-    assert not np.array_equal(batch.token_ids, other.token_ids)
+def test_a_seed_gives_one_batch(
+    batch: tuple[Pictures[NDArray[Any]], Sequences[NDArray[Any]]], folder: Path
+) -> None:
+    batches = Batches(folder)
+    again, other = batches.batch(7), batches.batch(8)
+    for part, same in zip(batch, again, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(part, same, strict=True))
+    assert not np.array_equal(batch[1].token_ids, other[1].token_ids)
+    tower = [batches.tower_batch(seed).tiles for seed in (7, 7, 8)]
+    assert np.array_equal(tower[0], tower[1])
+    assert not np.array_equal(tower[0], tower[2])
 
 
 def test_held_out_seeds_are_refused(folder: Path) -> None:
     with pytest.raises(AssertionError):
         Batches(folder).batch(scenes.HELD_OUT_SEED)
+    with pytest.raises(AssertionError):
+        Batches(folder).tower_batch(scenes.HELD_OUT_SEED)

@@ -63,11 +63,23 @@ def test_the_global_tile_spells_the_sign(seed: int) -> None:
 def test_a_tile_that_holds_part_of_a_sign_knows_no_positions() -> None:
     scene = scene_with(sign=True, shapes=0)
     characters = [scenes.Character("A", 0.3, 0.2), scenes.Character("B", 0.7, 0.2)]
-    found = label(scene, characters)
+    found = label(scene, [characters])
     for tile, text in ((0, "A"), (1, "B")):
         assert [CHARACTERS[i - 1] for i in found.characters[tile].ravel() if i] == [text]
         assert not found.positions[tile].any()
     assert not found.characters[2:GLOBAL].any()
+
+
+def test_a_page_is_labelled_sign_by_sign() -> None:
+    page = scenes.random_page(random.Random(3))
+    _, signs = scenes.draw(page)
+    assert page.sign is not None
+    texts = [page.sign.text, *(sign.text for sign in page.more_signs)]
+    assert ["".join(character.text for character in sign) for sign in signs] == texts
+    found = label(page, signs)
+    each = [label(page, [sign]) for sign in signs]
+    assert np.array_equal(found.characters, np.sum([labels.characters for labels in each], axis=0))
+    assert np.array_equal(found.positions, np.sum([labels.positions for labels in each], axis=0))
 
 
 def test_classes_are_as_many_as_the_heads_have() -> None:

@@ -33,9 +33,10 @@ DEFAULT_TYPE = hub.DEFAULT_TYPE
 
 @pytest.fixture(scope="module")
 def subset() -> Report:
-    """The types on the best row, and the default type on the others."""
+    """The types on the best row, and the default type on the others and on the twin with the outliers."""
     subjects = [Subject(type, BEST) for type in ("f32", "q8_0", "q4_0")]
     subjects += [Subject(DEFAULT_TYPE, isa) for isa in OTHER_ROWS]
+    subjects += [Subject(DEFAULT_TYPE, BEST, outliers=100.0)]
     return examine(
         CHECKPOINT,
         subjects,
@@ -107,6 +108,10 @@ class TestSubset:
         kl = {type: subject_of(subset, type, BEST)["kl_mean"] for type in ("q8_0", "q4_0")}
         assert 0 < kl["q8_0"] < kl["q4_0"] / 16
 
+    def test_outliers_do_not_hurt_the_default(self, subset: Report) -> None:
+        f32, twin = (subject_of(subset, *key) for key in (("f32", BEST), (DEFAULT_TYPE, BEST, 100)))
+        assert round(points(f32) - points(twin), 6) <= MOST_LOST_TO_OUTLIERS
+
     def test_no_row_is_off(self, subset: Report) -> None:
         differences = between_rows(subset, DEFAULT_TYPE)
         assert len(differences) == len(_core.isas()) * (len(_core.isas()) - 1) // 2
@@ -155,7 +160,7 @@ class TestStored:
         assert len(differences) == 6, "four rows"
         assert {rows: value for rows, value in differences.items() if value > MOST_BETWEEN_ROWS} == {}
 
-    @pytest.mark.xfail(reason="q8_0 loses 3.1 points", strict=True)
+    @pytest.mark.xfail(reason="stored before export evened out channels", strict=True)
     def test_outliers_do_not_hurt_the_default(self, stored: Report) -> None:
         isa = stored["reference"]["isa"]
         f32, twin = (subject_of(stored, *key) for key in (("f32", isa), (DEFAULT_TYPE, isa, 100)))

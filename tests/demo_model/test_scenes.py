@@ -278,11 +278,12 @@ def test_characters_of_a_sign_lie_on_it_in_reading_order() -> None:
     signs = 0
     for seed, seen in some_scenes(400):
         scene = without_camera(replace(seen, shapes=()))
-        image, characters = scenes.draw(scene)
+        image, found = scenes.draw(scene)
         if scene.sign is None:
-            assert characters == []
+            assert found == []
             continue
         signs += 1
+        (characters,) = found
         assert "".join(character.text for character in characters) == scene.sign.text
         xs = [character.x for character in characters]
         assert xs == sorted(xs), f"seed {seed}"
@@ -302,7 +303,7 @@ def test_characters_have_their_ink_around_their_centre() -> None:
         middle = len(seen.sign.text) // 2
         text = seen.sign.text[:middle] + " " + seen.sign.text[middle + 1 :]
         scene = without_camera(seen)
-        image, characters = scenes.draw(scene)
+        image, (characters,) = scenes.draw(scene)
         blanked = replace(scene, sign=replace(seen.sign, text=text))
         rows, columns = (np.asarray(image) != pixels(blanked)).any(axis=2).nonzero()
         width = abs(characters[1].x - characters[0].x) * image.width
