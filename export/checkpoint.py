@@ -64,8 +64,12 @@ class Checkpoint:
         revision: The commit on the hub, "" if it is not known.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, name: str | None = None) -> None:
         """Opens and proves the checkpoint.
+
+        Args:
+            folder: Where it is.
+            name: What to call the model; if not given, what it is called on the hub, else as its folder.
 
         Raises:
             FormatError: A file or tensor is missing, damaged, unexpected or of the wrong shape.
@@ -75,7 +79,8 @@ class Checkpoint:
         if not self.folder.is_dir():
             raise FormatError(f"{folder}: there is no such folder")
         self.config = ModelConfig.from_folder(self.folder)
-        self.name, self.revision = _name_and_revision(self.folder)
+        found_name, self.revision = _name_and_revision(self.folder)
+        self.name = name or found_name
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(SafetensorsFile(path)) for path in self._weight_files()]
             self._tensors = self._collect(files)

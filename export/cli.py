@@ -39,6 +39,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "--type", required=True, choices=tuple(TYPES), help="type of the matrices; norms and biases stay f32"
     )
     gguf.add_argument(
+        "--name", help="what to call the model and its files (default: as on the hub or as CHECKPOINT)"
+    )
+    gguf.add_argument(
         "--vision-type", choices=tuple(TYPES), help="type for vision tower and connector (default: as --type)"
     )
     gguf.add_argument(
@@ -77,6 +80,7 @@ def _run_gguf(args: argparse.Namespace) -> int:
             args.checkpoint,
             args.out,
             type=args.type,
+            name=args.name,
             vision_type=args.vision_type,
             embedding_type=args.embedding_type,
             equalize=args.equalize,

@@ -7,6 +7,7 @@ FORMAT.md states what comes out.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,7 @@ def export_gguf(
     out: str | Path,
     *,
     type: str,
+    name: str | None = None,
     vision_type: str | None = None,
     embedding_type: str | None = None,
     equalize: bool = True,
@@ -87,6 +89,8 @@ def export_gguf(
         checkpoint: A folder with config.json, safetensors, tokenizer and processor files.
         out: The folder to write. It appears when it is complete.
         type: Type of the text file's matrices: "f32", "f16", "bf16", "q8_0" or "q4_0".
+        name: What to call the model, in the names of the files and in their metadata; if not given, what it
+            is called on the hub, else as its folder.
         vision_type: The same for the projector file; `type` if not given.
         embedding_type: Type of token embedding and head, one of `EMBEDDING_TYPES`; if not given, `type`, and
             "q8_0" where that is "q4_0".
@@ -102,14 +106,17 @@ def export_gguf(
     Raises:
         FormatError: The checkpoint is incomplete or damaged.
         UnsupportedError: It is of another architecture, or a value does not fit the type.
-        InputError: A type that is unknown or not for the embedding; `out` is there and `force` is not given.
+        InputError: A type that is unknown or not for the embedding; a name that no file can have; `out` is
+            there and `force` is not given.
         Error: The disk is full.
     """
     text_type = _known_type("type", type, tuple(TYPES))
     projector_type = _known_type("vision_type", vision_type or type, tuple(TYPES))
     default = type if type in EMBEDDING_TYPES else "q8_0"
     embeddings = _known_type("embedding_type", embedding_type or default, EMBEDDING_TYPES)
-    with Checkpoint(checkpoint) as source:
+    if name is not None and (not name.strip() or name.startswith(".") or re.search(r"[/\\\0]", name)):
+        raise InputError(f"name is {name!r}, expected one that a file can have")
+    with Checkpoint(checkpoint, name=name) as source:
         jobs = _plan(source, text_type, projector_type, embeddings, equalize)
         replaceable = (*_COPIED, "*.gguf")
         with output_folder(Path(out), force=force, replaceable=replaceable) as folder:

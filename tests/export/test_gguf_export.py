@@ -180,6 +180,29 @@ def test_tensor_hashes_are_those_of_the_stored_bytes(f32: ExportedPair, q8_0: Ex
         assert metadata_of(path)["pocketvlm.tensor_hashes"] == expected
 
 
+def test_a_name_is_that_of_files_and_model(
+    checkpoint: Path, tmp_path: Path, exports: dict[str, ExportedPair]
+) -> None:
+    pair = export_gguf(checkpoint, tmp_path / "out", type="f32", name="My model-1.0")
+    assert pair.text.name == "My model-1.0-F32.gguf"
+    assert pair.projector.name == "mmproj-My model-1.0-F32.gguf"
+    for path, before in zip(
+        (pair.text, pair.projector), (exports["f32"].text, exports["f32"].projector), strict=True
+    ):
+        found, expected = metadata_of(path), metadata_of(before)
+        for key in ("general.name", "general.finetune", "pocketvlm.source.name"):
+            assert found[key] == "My model-1.0"
+        named = [key for key in found if found[key] != expected[key]]
+        assert set(named) == {"general.name", "general.finetune", "pocketvlm.source.name"}
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a\\b", "..", ".hidden", "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"name is .*, expected one that a file can have"):
+        export_gguf(checkpoint, tmp_path / "out", type="f32", name=name)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("vision_type", TYPES)
 def test_the_projector_may_have_its_own_type(
