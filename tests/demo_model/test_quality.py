@@ -160,7 +160,6 @@ class TestStored:
         assert len(differences) == 6, "four rows"
         assert {rows: value for rows, value in differences.items() if value > MOST_BETWEEN_ROWS} == {}
 
-    @pytest.mark.xfail(reason="stored before export evened out channels", strict=True)
     def test_outliers_do_not_hurt_the_default(self, stored: Report) -> None:
         isa = stored["reference"]["isa"]
         f32, twin = (subject_of(stored, *key) for key in (("f32", isa), (DEFAULT_TYPE, isa, 100)))
