@@ -12,11 +12,11 @@ SHELL := bash
 
 PACKAGES := $(shell find runtime export benchmarks csrc examples/demo_model -type f -not -name '*.pyc' -not -path '*/checkpoint/*')
 SOURCES := $(PACKAGES) setup.py pyproject.toml CMakeLists.txt README.md LICENSE
-CXX_FILES := $(filter %.cc %.h %.inl,$(PACKAGES))
+CXX_FILES := $(filter %.cc %.h %.inl,$(PACKAGES)) $(wildcard tests/csrc/differential/*.cc tests/csrc/differential/*.h)
 WHEEL := build/wheels/pocketvlm-*.whl
 PIP = bin/pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-full lint sanitize format clean tools
+.PHONY: help demo test test-full test-arm lint sanitize format clean tools
 
 help:  ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -37,6 +37,16 @@ test: build/test/installed build/llama/installed  ## build the wheel, install it
 
 test-full: build/test/installed build/llama/installed  ## as test, with the long ones
 	$(call run_tests)
+
+test-arm:  ## compile the core for AArch64 and compare its image kernels with the scalar ones, under qemu
+	@missing=; for tool in cmake:cmake aarch64-linux-gnu-g++:g++-aarch64-linux-gnu qemu-aarch64:qemu-user; do \
+	  command -v "$${tool%%:*}" >/dev/null || missing+=" $${tool#*:}"; done; \
+	  [[ -z $$missing ]] || { echo "make: missing; install (names of Debian packages):$$missing" >&2; exit 1; }
+	cmake -S . -B build/arm -DCMAKE_TOOLCHAIN_FILE=tests/csrc/differential/aarch64.cmake \
+	  -DPOCKETVLM_PYTHON=OFF -DPOCKETVLM_BUILD_TESTS=ON
+	cmake --build build/arm --parallel "$$(nproc)"
+	qemu-aarch64 build/arm/differential | tee build/arm/differential.log
+	@grep -q '^neon .* equal' build/arm/differential.log  # the row was there
 
 lint: build/test/installed  ## ruff, mypy and clang-format, and nm over the objects of the vector kernels
 	build/test/venv/bin/ruff check .

@@ -24,7 +24,7 @@ from pocketvlm.export.agreement import Agreement, Certainty, agreement, certaint
 from pocketvlm.export.options import name_list, positive, require_writable
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
-from pocketvlm.tiles import cut_tiles
+from pocketvlm.tiles import TileLayout, cut_tiles
 
 from .machine import Machine, this_machine
 from .options import add_common_options
@@ -46,7 +46,7 @@ class Prompt:
     token_ids: list[int]
     image_token_id: int
     image_tokens: int
-    tiles: NDArray[np.uint8]  # [T, tile_size, tile_size, 3]
+    patches: NDArray[np.uint16]  # of all tiles, bfloat16 [T, patches, 3 * patch_size^2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,7 @@ def run_command(args: argparse.Namespace) -> int:
         "synthetic": args.model is None,
         "prompt_tokens": len(prompt.token_ids),
         "image_tokens": prompt.image_tokens,
-        "tiles": len(prompt.tiles),
+        "tiles": len(prompt.patches),
         "continuations": args.continuations,
         "reference": {"type": REFERENCE, **asdict(certainty)},
         "types": {type: asdict(agreement) for type, agreement in agreements.items()},
@@ -138,8 +138,9 @@ def build_prompt(folder: Path, length: int, pool: _core.ThreadPool) -> Prompt:
         )
     plan = plan_tiles(size, processor.config, split=True)
     picture = np.array(generated_picture((size.width, size.height)))
-    tiles = cut_tiles([picture], [plan], processor.config, pool=pool)
-    return Prompt(token_ids, config.image_token_id, token_ids.count(config.image_token_id), tiles)
+    layout = TileLayout("patches_bf16", config.vision.patch_size)
+    patches = cut_tiles([picture], [plan], processor.config, layout=layout, pool=pool)
+    return Prompt(token_ids, config.image_token_id, token_ids.count(config.image_token_id), patches)
 
 
 def _encode(processor: Processor, size: ImageSize, *, fillers: int) -> list[int]:
@@ -193,7 +194,7 @@ def continue_prompt(
     return step_logits(
         model,
         prompt.token_ids,
-        model.encode_images(prompt.tiles).reshape(-1, model.hidden_size),
+        model.encode_images(prompt.patches).reshape(-1, model.hidden_size),
         prompt.image_token_id,
         steps=steps,
         forced=forced,

@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..demo_model.scenes import held_out
 from ..messages import parse_messages
 from ..processor import ImageSize, Processor, plan_tiles
-from ..tiles import cut_tiles
+from ..tiles import TileLayout, cut_tiles
 from .agreement import agreement, step_logits
 from .gguf_export import export_gguf
 from .outlier_twin import write_outlier_twin
@@ -48,7 +48,7 @@ class Question:
     kind: str
     answer: str  # the right one
     token_ids: list[int]
-    tiles: NDArray[np.uint8]  # [T, tile_size, tile_size, 3]
+    patches: NDArray[np.uint16]  # of all tiles, bfloat16 [T, patches, 3 * patch_size^2]
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,16 @@ def prepare_questions(checkpoint: Path, count: int, pool: _core.ThreadPool) -> I
     """Yields the first `count` held-out questions, for the tokenizer and the processor of `checkpoint`."""
     processor = Processor(checkpoint)
     config = processor.config
+    layout = TileLayout("patches_bf16", ModelConfig.from_folder(checkpoint).vision.patch_size)
     for example in held_out(count):
         pictures = [np.array(image) for image in example.images]
         sizes = [ImageSize(*picture.shape[:2]) for picture in pictures]
         plans = [plan_tiles(size, config, split=config.do_image_splitting) for size in sizes]
-        tiles = cut_tiles(pictures, plans, config, pool=pool)
+        patches = cut_tiles(pictures, plans, config, layout=layout, pool=pool)
         # Only the places of the pictures count here; their bytes are not looked at.
         messages = parse_messages(example.question, [b""] * len(pictures))
         token_ids = processor.encode(messages, plans)
-        yield Question(example.kind, example.answer, token_ids, tiles)
+        yield Question(example.kind, example.answer, token_ids, patches)
 
 
 class Exports:
@@ -127,7 +128,7 @@ class Examinee:
 
     def encode(self, question: Question) -> NDArray[np.float32]:
         """Returns the features of the pictures, float32 [image tokens, hidden_size]."""
-        return self._model.encode_images(question.tiles).reshape(-1, self._model.hidden_size)
+        return self._model.encode_images(question.patches).reshape(-1, self._model.hidden_size)
 
     def answer(self, question: Question, features: NDArray[np.float32]) -> list[int]:
         """Returns the tokens of the answer, the stop token included."""

@@ -8,6 +8,7 @@ if __name__ != "pocketvlm":
 
 from importlib.metadata import version as _version
 
+from .camera_frame import CameraFrame
 from .engine import Model, load
 from .errors import (
     BackendError,
@@ -28,6 +29,7 @@ __version__ = _version("pocketvlm")
 
 __all__ = [
     "BackendError",
+    "CameraFrame",
     "Cancelled",
     "ContextLengthError",
     "Error",

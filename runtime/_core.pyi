@@ -1,5 +1,6 @@
 """Types of the compiled module. Arrays are C-contiguous and of the exact dtype named here, never cast.
 
+An image is uint8 [H, W, 3], [H, W, 4] or [H, W]; its rows are contiguous, at any positive distance.
 Long calls release the GIL, poll `stop` (errors.Cancelled) and run signal handlers (KeyboardInterrupt).
 """
 
@@ -28,8 +29,21 @@ class StopFlag(metaclass=_Pybind11Type):
     def set(self) -> None: ...
     def is_set(self) -> bool: ...
 
+class YuvFrame(metaclass=_Pybind11Type):
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    def __init__(
+        self,
+        y: NDArray[np.uint8],
+        u: NDArray[np.uint8],
+        v: NDArray[np.uint8] | None = None,
+        *,
+        matrix: str,
+        full_range: bool,
+    ) -> None: ...
+
 def preprocess(
-    image: NDArray[np.uint8],
+    image: NDArray[np.uint8] | YuvFrame,
     *,
     resized: tuple[int, int],
     split: tuple[int, int] | None,
@@ -37,7 +51,22 @@ def preprocess(
     resample: int,
     pool: ThreadPool,
     stop: StopFlag | None = None,
-) -> NDArray[np.uint8]: ...
+    isa: str | None = None,
+    layout: str = "tiles",
+    patch_size: int | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]: ...
+def preprocess_scratch_bytes(
+    image_size: tuple[int, int],
+    *,
+    resized: tuple[int, int],
+    split: tuple[int, int] | None,
+    tile_size: int,
+    resample: int,
+    num_threads: int,
+    layout: str = "tiles",
+    patch_size: int | None = None,
+) -> int: ...
 
 class KVCache(metaclass=_Pybind11Type):
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
@@ -105,6 +134,8 @@ class Model(metaclass=_Pybind11Type):
     @property
     def tile_size(self) -> int: ...
     @property
+    def patch_size(self) -> int: ...
+    @property
     def image_seq_len(self) -> int: ...
     @property
     def num_parameters(self) -> int: ...
@@ -125,7 +156,7 @@ class Model(metaclass=_Pybind11Type):
         on_progress: _Progress | None = None,
     ) -> None: ...
     def encode_images(
-        self, tiles: NDArray[np.uint8], *, stop: StopFlag | None = None, on_progress: _Progress | None = None
+        self, patches: NDArray[Any], *, stop: StopFlag | None = None, on_progress: _Progress | None = None
     ) -> NDArray[np.float32]: ...
     def new_cache(self) -> KVCache: ...
     def prefill(

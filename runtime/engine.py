@@ -22,11 +22,12 @@ from PIL import Image
 from . import _core, hub
 from .arguments import read_integer, read_strings
 from .backends import Backend, Generated, ProgressCallback, open_backend, require_backend
+from .camera_frame import CameraFrame
 from .config import ModelConfig
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
 from .image_modes import ImageModes, Tiles, read_image_modes
 from .image_plan import ImagePlan, cost_of
-from .images import DEFAULT_PIXEL_LIMIT, ImageSource, check_image_size, load_image
+from .images import DEFAULT_PIXEL_LIMIT, ImageSource, LoadedImage, check_image_size, load_image
 from .memory import peak_resident_bytes
 from .messages import ImagePart, MessageDict, parse_messages
 from .processor import ImageSize, Processor, TilePlan
@@ -98,7 +99,7 @@ class _Request:
     """A call that was read, checked and planned; nothing has been computed."""
 
     started: float  # time.perf_counter() of the call
-    pixels: list[NDArray[np.uint8]]  # each [H, W, 3]
+    pixels: list[LoadedImage]
     plans: list[TilePlan]
     token_ids: list[int]
     max_new_tokens: int
@@ -160,8 +161,9 @@ class Model:
         Args:
             prompt: A question, asked about all of `images`; or a conversation, as messages in the form of
                 transformers or of the OpenAI API.
-            images: Paths, bytes, PIL images or uint8 arrays [H, W, 3]; for a conversation, one for every
-                `{"type": "image"}` that does not carry its own.
+            images: Paths, bytes, PIL images, uint8 arrays ([H, W, 3], also [H, W, 4] with alpha or [H, W]) or
+                camera frames; for a conversation, one for every `{"type": "image"}` that does not carry its
+                own. Arrays and frames are read in place, and must not change meanwhile.
             max_new_tokens: The most tokens to answer with.
             stop: Strings to end before. They are looked for here, in the text, whatever tokens it came in.
             ignore_eos: Whether to go on after the tokens that end an answer, up to `max_new_tokens`.
@@ -243,7 +245,10 @@ class Model:
         width = read_integer("width", width, at_least=1)
         check_image_size(width, height, "image", self._pixel_limit)
         size, config = ImageSize(height, width), self._processor.config
-        return cost_of(size, modes.plan(size, config), config, self.config)
+        plan = modes.plan(size, config)
+        return cost_of(
+            size, plan, config, self.config, layout=self._backend.tile_layout, threads=self._pool.num_threads
+        )
 
     def info(self) -> dict[str, Any]:
         """Returns what this model is and how it runs, as plain values for JSON."""
@@ -329,7 +334,12 @@ class Model:
                 raise Cancelled("cancelled while waiting for another generation")
             clock = time.perf_counter()
             tiles = cut_tiles(
-                request.pixels, request.plans, self._processor.config, pool=self._pool, stop=stop_flag
+                request.pixels,
+                request.plans,
+                self._processor.config,
+                layout=self._backend.tile_layout,
+                pool=self._pool,
+                stop=stop_flag,
             )
             request.pixels.clear()  # may be most of the memory this takes
             preprocess_s = request.prepare_s + time.perf_counter() - clock
@@ -389,7 +399,7 @@ class Model:
         return replace(first, alternatives=others)
 
     def _encode_tiles(
-        self, tiles: NDArray[np.uint8], request: _Request, stop_flag: _core.StopFlag
+        self, tiles: NDArray[Any], request: _Request, stop_flag: _core.StopFlag
     ) -> tuple[NDArray[np.float32], int]:
         """Returns the features that stand for the image tokens, float32 [image tokens, hidden_size], and how
         many tiles took theirs from an equal one."""
@@ -415,6 +425,8 @@ def _require_match(config: ModelConfig, processor: Processor, folder: Path) -> N
 
 
 def _list_of_images(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray):
+    if isinstance(
+        images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | CameraFrame
+    ):
         return [images]
     return list(images)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import Any
 
+from . import _core
 from .chat_template import TileGrid
 from .config import ModelConfig, ProcessorConfig
 from .processor import ImageSize, TilePlan
+from .tiles import TileLayout
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class ImagePlan:
     grid: TileGrid  # rows and columns of tiles beside the global one; 0 and 0 if there is one tile alone
     tiles: int  # the global one included
     image_tokens: int  # of the prompt, without the markers around tiles
-    resize_bytes: int  # at most, while tiles are made: pixels of resized images, uint8 RGB
-    tile_bytes: int  # until they are encoded: pixels of tiles, uint8 [tiles, tile_size, tile_size, 3]
+    resize_bytes: int  # while tiles are made: a few rows of every image on the way, for each thread
+    tile_bytes: int  # until they are encoded: pixels of tiles, in the layout of the backend
     feature_bytes: int  # until the answer is there: float32 [image_tokens, hidden_size]
     gflop: float  # of vision tower and connector; tiles equal to others take none, see `gflop_per_tile`
 
@@ -36,10 +37,24 @@ class ImagePlan:
 
 
 def cost_of(
-    image: ImageSize, plan: TilePlan, processor_config: ProcessorConfig, model_config: ModelConfig
+    image: ImageSize,
+    plan: TilePlan,
+    processor_config: ProcessorConfig,
+    model_config: ModelConfig,
+    *,
+    layout: TileLayout,
+    threads: int,
 ) -> ImagePlan:
-    """Returns what `plan` for an image of size `image` costs with a model."""
-    tile = ImageSize(processor_config.tile_size, processor_config.tile_size)
+    """Returns what `plan` for an image of size `image` costs with a model.
+
+    Args:
+        image: The image as loaded.
+        plan: The sizes it takes on the way.
+        processor_config: The processor of the model.
+        model_config: The sizes of the model.
+        layout: Of its tiles.
+        threads: That preprocess it.
+    """
     image_tokens = plan.num_tiles * processor_config.image_seq_len
     return ImagePlan(
         image=image,
@@ -48,8 +63,17 @@ def cost_of(
         grid=plan.grid,
         tiles=plan.num_tiles,
         image_tokens=image_tokens,
-        resize_bytes=_resize_bytes(image, plan, tile),
-        tile_bytes=plan.num_tiles * _rgb_bytes(tile),
+        resize_bytes=_core.preprocess_scratch_bytes(
+            image,
+            resized=plan.resized,
+            split=plan.split,
+            tile_size=processor_config.tile_size,
+            resample=processor_config.resample,
+            num_threads=threads,
+            layout=layout.name,
+            patch_size=layout.patch_size,
+        ),
+        tile_bytes=plan.num_tiles * layout.tile_bytes(processor_config.tile_size),
         feature_bytes=image_tokens * model_config.text.hidden_size * 4,
         gflop=plan.num_tiles * gflop_per_tile(model_config),
     )
@@ -76,21 +100,3 @@ def gflop_per_tile(config: ModelConfig) -> float:
     layer = 2 * n * 4 * d**2 + 2 * 2 * n**2 * d + 2 * n * 2 * d * f
     connector = 2 * n * d * config.text.hidden_size
     return (patch_embedding + vision.num_hidden_layers * layer + connector) / 1e9
-
-
-def _resize_bytes(image: ImageSize, plan: TilePlan, tile: ImageSize) -> int:
-    """The most that resized images take at a time. Each resize goes one side at a time: by way of an image
-    that is no larger than the larger of the two."""
-    steps = [image, plan.resized, *([plan.split] if plan.split else []), tile]
-    most = 0
-    for i, (source, target) in enumerate(pairwise(steps)):
-        both_sides = source.height != target.height and source.width != target.width
-        held = _rgb_bytes(source) if i > 0 else 0  # the image is there anyway
-        between = max(_rgb_bytes(source), _rgb_bytes(target)) if both_sides else 0
-        made = _rgb_bytes(target) if i < len(steps) - 2 else 0  # tiles are counted as such
-        most = max(most, held + between + made)
-    return most
-
-
-def _rgb_bytes(size: ImageSize) -> int:
-    return size.height * size.width * 3

@@ -1,7 +1,7 @@
-"""Anything a person may call an image -> uint8 RGB [H, W, 3], safely.
+"""Anything a person may call an image -> uint8 pixels that the core reads, safely.
 
 Decides what the pixels are (orientation, transparency, bit depth); what becomes of them is the business of
-`processor` (sizes) and of the C++ core (resizing).
+`processor` (sizes) and of the C++ core (colours of arrays, resizing).
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import _core
+from .camera_frame import CameraFrame
 from .errors import InputError
 
 ImageSource: TypeAlias = (
-    str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
+    str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8] | CameraFrame
 )
+
+# What `_core.preprocess` takes.
+LoadedImage: TypeAlias = NDArray[np.uint8] | _core.YuvFrame
 
 DEFAULT_PIXEL_LIMIT = 100_000_000
 
@@ -35,26 +40,34 @@ _decoding = threading.Lock()
 
 def load_image(
     source: ImageSource, *, name: str = "image", pixel_limit: int = DEFAULT_PIXEL_LIMIT
-) -> NDArray[np.uint8]:
+) -> LoadedImage:
     """Reads one image.
 
     EXIF orientation is applied, transparency is composited over white, an animation gives its first frame,
-    and 16-bit grey keeps its upper byte. The layout of an array is never guessed: uint8 [H, W, 3], RGB.
+    and 16-bit grey keeps its upper byte. The layout of an array is never guessed: uint8 [H, W, 3], RGB;
+    [H, W, 4], RGBA, whose alpha is not premultiplied; or [H, W], grey.
 
     Args:
-        source: A path, a `file:` or base64 `data:` URL, the bytes of an image file, a PIL image, or an array.
+        source: A path, a `file:` or base64 `data:` URL, the bytes of an image file, a PIL image, an array,
+            or a `CameraFrame`.
         name: What to call the image in errors; a path names itself.
         pixel_limit: The most pixels to accept, checked before anything is decoded. Pillow's own, larger limit
             (twice `PIL.Image.MAX_IMAGE_PIXELS`) holds as well.
 
     Returns:
-        C-contiguous uint8 array [H, W, 3]. An array that already is one is returned as is.
+        Of a file or a PIL image: C-contiguous uint8 RGB [H, W, 3]. An array is returned as it is, also a crop
+        or one with padded rows, and must not change until it was used; only one whose rows run backwards or
+        are not contiguous is copied. Of a `CameraFrame`: what the core takes in its place. The shape of each
+        begins with height and width.
 
     Raises:
         InputError: The source is missing, unreadable, truncated, empty, too large, or of another kind.
     """
     if isinstance(source, np.ndarray):
         return _check_array(source, name, pixel_limit)
+    if isinstance(source, CameraFrame):
+        check_image_size(source.width, source.height, name, pixel_limit)
+        return source.for_core()
     if isinstance(source, Image.Image):
         return _decode(source, name, pixel_limit)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -68,7 +81,8 @@ def load_image(
     if isinstance(source, str | PathLike):
         return _decode_file(Path(source), pixel_limit)
     raise InputError(
-        f"{name}: found {_type_name(source)}, expected a path, bytes, a PIL image or a uint8 array [H, W, 3]"
+        f"{name}: found {_type_name(source)}, expected a path, bytes, a PIL image, a uint8 array [H, W, 3] "
+        "or a CameraFrame"
     )
 
 
@@ -76,15 +90,19 @@ def _check_array(array: NDArray[Any], name: str, pixel_limit: int) -> NDArray[np
     found = f"{name}: found an array {array.dtype} {list(array.shape)}"
     if array.dtype != np.uint8:
         raise InputError(f"{found}, expected uint8 [H, W, 3] with values 0 to 255")
-    if array.ndim != 3 or array.shape[2] != 3:
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
         hint = ""
-        if array.ndim == 3 and array.shape[0] == 3:
+        if array.ndim == 3 and array.shape[2] == 1:
+            hint = "; for grey, array[:, :, 0]"
+        elif array.ndim == 3 and array.shape[0] in (3, 4):
             hint = "; channels come last: array.transpose(1, 2, 0)"
-        elif array.ndim == 2:
-            hint = "; for grey, numpy.stack([array] * 3, axis=-1)"
-        raise InputError(f"{found}, expected uint8 [H, W, 3], RGB{hint}")
+        raise InputError(f"{found}, expected uint8 [H, W, 3], RGB, [H, W, 4], RGBA, or [H, W], grey{hint}")
     check_image_size(array.shape[1], array.shape[0], name, pixel_limit)
-    return np.ascontiguousarray(array)
+    return array if _has_readable_rows(array) else np.ascontiguousarray(array)
+
+
+def _has_readable_rows(array: NDArray[np.uint8]) -> bool:
+    return array[0].flags.c_contiguous and (len(array) == 1 or array.strides[0] > 0)
 
 
 def check_image_size(width: int, height: int, name: str, pixel_limit: int) -> None:

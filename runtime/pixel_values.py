@@ -1,6 +1,6 @@
 """Images -> float32 pixel values, as the processor of transformers makes them: for use with another engine.
 
-Our own engine takes uint8 tiles and normalises them while it lays out patches.
+Our own engine takes patches of pixels, and has normalisation folded into its first weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def preprocess(
     SmolVLMImageProcessorPil) for the decoded image. The torchvision processor resizes otherwise.
 
     Args:
-        image: A path, bytes, a PIL image or a uint8 array [H, W, 3].
+        image: A path, bytes, a PIL image, a uint8 array [H, W, 3], [H, W, 4] or [H, W], or a CameraFrame.
         config: The folder of a model or of a checkpoint, or the configuration that was read from it.
         tiles: "auto": as the reference. "single": the whole image as one tile. A number: at most so many, the
             global one included, in a coarser grid where the reference would take more.
@@ -67,15 +67,13 @@ def preprocess(
 
 
 def _normalize(tiles: NDArray[np.uint8], config: ProcessorConfig) -> NDArray[np.float32]:
-    """uint8 [T, S, S, 3] -> float32 [T, 3, S, S], by a table of what becomes of each of the 256 values."""
+    """uint8 -> float32, both [T, 3, S, S], by a table of what becomes of each of the 256 values."""
     # As the reference: x * rescale_factor in float64, rounded; then (x - mean) / std in float32.
     rescaled = (np.arange(256) * config.rescale_factor).astype(np.float32)
     mean = np.array(config.image_mean, np.float32)[:, None]
     std = np.array(config.image_std, np.float32)[:, None]
     table = (rescaled - mean) / std  # [3, 256]
-    num_tiles, height, width, channels = tiles.shape
-    pixel_values = np.empty((num_tiles, channels, height, width), np.float32)
-    for tile, values in zip(tiles, pixel_values, strict=True):
-        for channel in range(channels):
-            values[channel] = table[channel][tile[:, :, channel]]
+    pixel_values = np.empty(tiles.shape, np.float32)
+    for channel in range(3):
+        np.take(table[channel], tiles[:, channel], out=pixel_values[:, channel])
     return pixel_values

@@ -23,6 +23,7 @@ constexpr Feature kFeatures[] = {
     {"f16c", &CpuFeatures::f16c},         {"avx512f", &CpuFeatures::avx512f},
     {"avx512bw", &CpuFeatures::avx512bw}, {"avx512dq", &CpuFeatures::avx512dq},
     {"avx512vl", &CpuFeatures::avx512vl}, {"avx512_vnni", &CpuFeatures::avx512_vnni},
+    {"neon", &CpuFeatures::neon},
 };
 
 }  // namespace
@@ -51,6 +52,8 @@ CpuFeatures detect_cpu_features() noexcept {
     features.avx512bw = bit(ebx, 30);
     features.avx512vl = bit(ebx, 31);
     features.avx512_vnni = bit(ecx, 11);
+#elif defined(__aarch64__)
+    features.neon = true;
 #endif
     return features;
 }

@@ -16,12 +16,14 @@ struct CpuFeatures {
     bool avx512dq = false;
     bool avx512vl = false;
     bool avx512_vnni = false;
+    bool neon = false;
 };
 
-// Asks cpuid, and xgetbv for the registers that the operating system saves. All false on other architectures.
+// x86-64: asks cpuid, and xgetbv for the registers that the operating system saves. AArch64 always has NEON.
+// All false on other architectures.
 CpuFeatures detect_cpu_features() noexcept;
 
-// The names of those that are there, as /proc/cpuinfo spells them.
+// The names of those that are there, as /proc/cpuinfo spells them (but for neon, which is asimd there).
 std::vector<std::string> feature_names(const CpuFeatures& features);
 
 // The features of these names, so that a choice can be tried for a processor that is not here. Throws

@@ -13,12 +13,13 @@ bool runs_avx512(const CpuFeatures& cpu) {
     return runs_avx2(cpu) && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl;
 }
 bool runs_avx512_vnni(const CpuFeatures& cpu) { return runs_avx512(cpu) && cpu.avx512_vnni; }
+#elif defined(__aarch64__)
+bool runs_neon(const CpuFeatures& cpu) { return cpu.neon; }
 #endif
 
 }  // namespace
 
-// A column that names another row's kernel borrows it. RoPE, resize and normalise are memory-bound or rare
-// here.
+// A column that names another row's kernel borrows it. RoPE is rare here.
 const std::vector<KernelTable>& kernel_tables() {
     static const std::vector<KernelTable> tables{
 #if defined(__x86_64__)
@@ -38,9 +39,14 @@ const std::vector<KernelTable>& kernel_tables() {
             avx512::gelu_tanh,
             avx512::silu_mul,
             scalar::rope_interleaved,
-            scalar::resize_horizontal_u8,
-            scalar::resize_vertical_u8,
-            scalar::normalize_patches_f32,
+            avx2::resize_row_u8,
+            {&avx512_vnni::kResizeGather, &avx2::kResizeGather},
+            avx512_vnni::resize_columns_u8,
+            avx512::center_patches_bf16,
+            avx512::center_patches_f32,
+            avx2::unpack_rgb,
+            avx2::unpack_rgba,
+            avx2::unpack_yuv420,
         },
         {
             "avx512",
@@ -58,9 +64,14 @@ const std::vector<KernelTable>& kernel_tables() {
             avx512::gelu_tanh,
             avx512::silu_mul,
             scalar::rope_interleaved,
-            scalar::resize_horizontal_u8,
-            scalar::resize_vertical_u8,
-            scalar::normalize_patches_f32,
+            avx2::resize_row_u8,
+            {&avx2::kResizeGather},
+            avx2::resize_columns_u8,
+            avx512::center_patches_bf16,
+            avx512::center_patches_f32,
+            avx2::unpack_rgb,
+            avx2::unpack_rgba,
+            avx2::unpack_yuv420,
         },
         {
             "avx2",
@@ -78,9 +89,40 @@ const std::vector<KernelTable>& kernel_tables() {
             avx2::gelu_tanh,
             avx2::silu_mul,
             scalar::rope_interleaved,
-            scalar::resize_horizontal_u8,
-            scalar::resize_vertical_u8,
-            scalar::normalize_patches_f32,
+            avx2::resize_row_u8,
+            {&avx2::kResizeGather},
+            avx2::resize_columns_u8,
+            avx2::center_patches_bf16,
+            avx2::center_patches_f32,
+            avx2::unpack_rgb,
+            avx2::unpack_rgba,
+            avx2::unpack_yuv420,
+        },
+#elif defined(__aarch64__)
+        {
+            "neon",
+            runs_neon,
+            {scalar::gemm_f32, scalar::kGemmNr},
+            {scalar::gemm_f16, scalar::kGemmNr},
+            {scalar::gemm_bf16, scalar::kGemmNr},
+            {scalar::gemm_i8, scalar::kGemmNr, 0},
+            {scalar::gemm_i4, scalar::kGemmNr},
+            scalar::quantize_row_i8,
+            scalar::attend_block_f32,
+            scalar::attend_block_f16,
+            scalar::layer_norm,
+            scalar::rms_norm,
+            scalar::gelu_tanh,
+            scalar::silu_mul,
+            scalar::rope_interleaved,
+            neon::resize_row_u8,
+            {},
+            neon::resize_columns_u8,
+            neon::center_patches_bf16,
+            neon::center_patches_f32,
+            neon::unpack_rgb,
+            scalar::unpack_rgba,
+            scalar::unpack_yuv420,
         },
 #endif
         {
@@ -99,9 +141,14 @@ const std::vector<KernelTable>& kernel_tables() {
             scalar::gelu_tanh,
             scalar::silu_mul,
             scalar::rope_interleaved,
-            scalar::resize_horizontal_u8,
-            scalar::resize_vertical_u8,
-            scalar::normalize_patches_f32,
+            scalar::resize_row_u8,
+            {},
+            scalar::resize_columns_u8,
+            scalar::center_patches_bf16,
+            scalar::center_patches_f32,
+            scalar::unpack_rgb,
+            scalar::unpack_rgba,
+            scalar::unpack_yuv420,
         },
     };
     return tables;

@@ -13,6 +13,7 @@
 #include "kernels/normalize/normalize.h"
 #include "kernels/quantize_row/quantize_row.h"
 #include "kernels/resize/resize.h"
+#include "kernels/unpack/unpack.h"
 
 namespace pocketvlm {
 
@@ -33,9 +34,14 @@ struct KernelTable {
     GeluTanh* gelu_tanh;
     SiluMul* silu_mul;
     RopeInterleaved* rope_interleaved;
-    ResizeHorizontalU8* resize_horizontal_u8;
-    ResizeVerticalU8* resize_vertical_u8;
-    NormalizePatchesF32* normalize_patches_f32;
+    ResizeRowU8* resize_row_u8;
+    std::vector<const ResizeGather*> resize_gather;  // the first that fits is taken; none: resize_row_u8
+    ResizeColumnsU8* resize_columns_u8;
+    CenterPatches<BFloat16>* center_patches_bf16;
+    CenterPatches<float>* center_patches_f32;
+    UnpackRgb* unpack_rgb;
+    UnpackRgba* unpack_rgba;
+    UnpackYuv420* unpack_yuv420;
 };
 
 // Every row compiled for this architecture, best first; the last is scalar.

@@ -49,6 +49,35 @@ class Loader {
         return product;
     }
 
+    // The convolution as a matrix: its stride is its size. Its input is normalised, (p / 255 - mean) / std,
+    // while patches hold 2 p - 255: the factor goes into the weights and the rest into the bias, in float32
+    // whatever type is stored, because rounding the products to it again would cost what is stored exactly.
+    Linear patch_embedding(const VisionConfig& config) const {
+        const int64_t d = config.hidden_size, pixels = config.patch_size * config.patch_size, k = 3 * pixels;
+        std::vector<float> weights = vector("v.patch_embd.weight", d * k);
+        std::vector<float> bias = vector("v.patch_embd.bias", d);
+        for (int64_t n = 0; n < d; ++n) {
+            double constant = 0.0;
+            for (int64_t i = 0; i < k; ++i) {
+                const double mean = config.image_mean[i / pixels], std = config.image_std[i / pixels];
+                float& weight = weights[static_cast<size_t>(n * k + i)];
+                constant += weight * ((0.5 - mean) / std);
+                weight = static_cast<float>(weight / (2 * 255.0 * std));
+            }
+            bias[static_cast<size_t>(n)] += static_cast<float>(constant);
+        }
+        const GgufTensor matrix{"v.patch_embd.weight",
+                                QuantType::F32,
+                                {k, d, 1, 1},
+                                2,
+                                reinterpret_cast<const uint8_t*>(weights.data()),
+                                weights.size() * sizeof(float)};
+        Linear product;
+        product.weight = pack_weight(PackedType::f32, matrix, compute_);
+        product.bias = std::move(bias);
+        return product;
+    }
+
     Linear packed(const GgufTensor& tensor) const {
         Linear product;
         product.weight =
@@ -73,18 +102,9 @@ class Loader {
 VisionEncoder load_vision(const Loader& load, const GgufFile& file, const VisionConfig& config) {
     VisionEncoder encoder;
     encoder.config = config;
-    NormalizeConfig normalize{1.0 / 255.0, {}, {}};
-    for (int c = 0; c < 3; ++c) {
-        normalize.image_mean[c] = config.image_mean[c];
-        normalize.image_std[c] = config.image_std[c];
-    }
-    encoder.normalize = make_normalize_table(normalize);
-
     const int64_t d = config.hidden_size, side = config.patch_size;
-    GgufTensor kernel = file.require("v.patch_embd.weight", {side, side, 3, d});
-    kernel.ne = {side * side * 3, d, 1, 1};  // the convolution as a matrix: its stride is its size
-    encoder.patch_embedding = load.packed(kernel);
-    encoder.patch_embedding.bias = load.vector("v.patch_embd.bias", d);
+    file.require("v.patch_embd.weight", {side, side, 3, d});
+    encoder.patch_embedding = load.patch_embedding(config);
     file.require("v.position_embd.weight", {d, config.num_patches()});
     encoder.position_embedding = load.vector("v.position_embd.weight", d * config.num_patches());
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
@@ -235,13 +255,15 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
     return model;
 }
 
-void encode_images(const Model& model, const StopPoll& stop, const uint8_t* tiles, int64_t num_tiles,
+void encode_images(const Model& model, const StopPoll& stop, const PatchRows& patches, int64_t num_tiles,
                    float* features, const Progress& progress, const Trace& trace) {
     const VisionConfig& config = model.vision.config;
+    const int64_t values = config.num_patches() * 3 * config.patch_size * config.patch_size;
     VisionScratch scratch(config);
     for (int64_t t = 0; t < num_tiles; ++t) {
-        encode_tile(model.vision, model.compute(), stop,
-                    tiles + t * config.image_size * config.image_size * 3, scratch,
+        const PatchRows tile = patches.f32 != nullptr ? PatchRows{nullptr, patches.f32 + t * values}
+                                                      : PatchRows{patches.bf16 + t * values, nullptr};
+        encode_tile(model.vision, model.compute(), stop, tile, scratch,
                     features + t * config.image_seq_len() * config.projection_dim, trace);
         if (progress) progress("vision", t + 1, num_tiles);
     }

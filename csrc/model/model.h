@@ -44,8 +44,8 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
                                   std::shared_ptr<ThreadPool> pool, const std::string& isa,
                                   const StopPoll& stop, const Progress& progress);
 
-// tiles: [num_tiles, image_size, image_size, 3] -> features: [num_tiles, image_seq_len, hidden_size].
-void encode_images(const Model& model, const StopPoll& stop, const uint8_t* tiles, int64_t num_tiles,
+// Patches of num_tiles tiles -> features: [num_tiles, image_seq_len, hidden_size].
+void encode_images(const Model& model, const StopPoll& stop, const PatchRows& patches, int64_t num_tiles,
                    float* features, const Progress& progress, const Trace& trace = {});
 
 }  // namespace pocketvlm

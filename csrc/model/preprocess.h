@@ -1,6 +1,5 @@
-// From an RGB image to the uint8 tiles of the vision encoder, bit for bit as Pillow 13 resizes. The plan,
-// which sizes an image takes on the way, is made in Python (runtime/processor.py); normalisation belongs to
-// the vision encoder.
+// From an image to what the vision encoder takes, in one pass over its rows: bit for bit as Pillow 13
+// resizes. The plan, which sizes an image takes on the way, is made in Python (runtime/processor.py).
 #pragma once
 
 #include <cstdint>
@@ -9,39 +8,10 @@
 #include "base/stop_flag.h"
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
+#include "model/image_view.h"
+#include "model/resize_table.h"
 
 namespace pocketvlm {
-
-struct ImageSize {
-    int64_t height;
-    int64_t width;
-};
-
-inline bool operator==(const ImageSize& a, const ImageSize& b) noexcept {
-    return a.height == b.height && a.width == b.width;
-}
-inline bool operator!=(const ImageSize& a, const ImageSize& b) noexcept { return !(a == b); }
-
-// Pixels that someone else owns: [height, width, 3], R, G, B.
-struct ImageView {
-    const uint8_t* pixels;
-    ImageSize size;
-};
-
-// Numbered as in PIL.Image.Resampling and in the `resample` of preprocessor_config.json.
-enum class ResizeFilter : int { lanczos = 1, bilinear = 2, bicubic = 3 };
-
-// Throws UnsupportedError for the filters of PIL that are not here.
-ResizeFilter resize_filter_from_pil(int resample);
-
-// Throws InputError unless both sides of `size` are in [1, 2^20] and it has at most 2^28 pixels. The
-// message begins with `what`.
-void check_image_size(const ImageSize& size, const char* what);
-
-// Writes the resized image, [size.height, size.width, 3], to dst, which does not overlap the source. A side
-// that keeps its length is left alone. Throws InputError for sizes out of range, Cancelled, std::bad_alloc.
-void resize_image(const ImageView& image, const ImageSize& size, ResizeFilter filter,
-                  const KernelTable& kernels, ThreadPool& pool, const StopPoll& stop, uint8_t* dst);
 
 // Resize to `resized`; then, with `split`, resize to `split`, whose sides are multiples of tile_size, cut it
 // into tiles and add the whole of it, resized to one tile, at the end (unless it is one tile). Without,
@@ -57,10 +27,34 @@ struct PreprocessPlan {
 // each other.
 int64_t count_tiles(const PreprocessPlan& plan);
 
-// Writes tiles, [count_tiles(plan), tile_size, tile_size, 3]: crops row by row, then the global tile. The
-// result does not depend on the number of threads. Holds at most three images besides the input and the
-// tiles: what a resize starts from, what lies between its passes, what it gives. Throws as resize_image does.
+// How tiles lie in memory. Patches come in rows, as the patch embedding takes them: for each patch, row by
+// row, its pixels [3, patch_size, patch_size], as 2 p - 255. Pixels at the right and the bottom that fill no
+// patch are left out.
+enum class TileLayout {
+    planes,        // uint8 [tiles, 3, tile_size, tile_size]
+    patches_bf16,  // bfloat16 [tiles, patches, 3 * patch_size^2]
+    patches_f32,   // float32 of that shape
+};
+
+struct TileOutput {
+    TileLayout layout;
+    int64_t patch_size;  // in [1, tile_size]; not looked at for planes
+    void* data;
+};
+
+// Writes all tiles: crops row by row, then the global tile. The result does not depend on the number of
+// threads. Holds `scratch_bytes` besides the image and the tiles. Throws InputError for sizes out of range,
+// Cancelled, std::bad_alloc.
 void preprocess(const ImageView& image, const PreprocessPlan& plan, const KernelTable& kernels,
-                ThreadPool& pool, const StopPoll& stop, uint8_t* tiles);
+                ThreadPool& pool, const StopPoll& stop, const TileOutput& output);
+
+// Bytes that `preprocess` allocates: a few rows per resize and thread.
+int64_t scratch_bytes(const ImageSize& image, const PreprocessPlan& plan, const KernelTable& kernels,
+                      int num_threads, TileLayout layout, int64_t patch_size);
+
+// Writes the resized image, uint8 [3, size.height, size.width], to dst. A side that keeps its length is left
+// alone. Throws InputError for sizes out of range, std::bad_alloc.
+void resize_image(const ImageView& image, const ImageSize& size, ResizeFilter filter,
+                  const KernelTable& kernels, uint8_t* dst);
 
 }  // namespace pocketvlm

@@ -23,6 +23,18 @@ size_t patch_floats(const VisionConfig& config) {
     return static_cast<size_t>(config.num_patches() * row);
 }
 
+// Returns the patches of a tile as the product with the patch embedding reads them.
+const float* widen(const Compute& compute, const VisionConfig& config, const BFloat16* patches,
+                   VisionScratch& scratch) {
+    const int64_t row = 3 * config.patch_size * config.patch_size;
+    for_row_blocks(compute.pool, config.num_patches(), kNormRows, [&](int64_t first, int64_t count) {
+        for (int64_t i = first * row; i < (first + count) * row; ++i) {
+            scratch.patches.data()[i] = bf16_to_fp32(patches[i].bits);
+        }
+    });
+    return scratch.patches.data();
+}
+
 void layer_norm_rows(const Compute& compute, const std::vector<float>& weight, const std::vector<float>& bias,
                      float epsilon, int64_t rows, const float* x, float* y) {
     const auto n = static_cast<int64_t>(weight.size());
@@ -100,7 +112,7 @@ size_t VisionScratch::bytes(const VisionConfig& config) {
 }
 
 void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop,
-                 const uint8_t* tile, VisionScratch& scratch, float* tokens, const Trace& trace) {
+                 const PatchRows& rows, VisionScratch& scratch, float* tokens, const Trace& trace) {
     const VisionConfig& config = encoder.config;
     const int64_t patches = config.num_patches(), hidden_size = config.hidden_size;
     const auto look = [&](const std::string& stage, const float* data) {
@@ -108,15 +120,11 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
     };
 
     // x = patch_embedding(pixel_values) + position_embedding(arange(num_patches))
-    const PatchGrid grid{static_cast<int32_t>(config.image_size), static_cast<int32_t>(config.patch_size)};
-    compute.pool.parallel_for(config.grid(), [&](int64_t row) {
-        compute.kernels.normalize_patches_f32(tile, grid, static_cast<int32_t>(row), encoder.normalize,
-                                              scratch.patches.data() + row * config.grid() * grid.row_size());
-    });
+    const float* pixels = rows.f32 != nullptr ? rows.f32 : widen(compute, config, rows.bf16, scratch);
     float* x = scratch.x.data();
     std::copy(encoder.position_embedding.begin(), encoder.position_embedding.end(), x);
     Activations& activations = scratch.activations;
-    activations.set(compute, {&encoder.patch_embedding}, scratch.patches.data(), patches);
+    activations.set(compute, {&encoder.patch_embedding}, pixels, patches);
     encoder.patch_embedding.run(compute, activations, x, true);
     look("patch_embed", x);
 

@@ -1,11 +1,11 @@
-// The SigLIP vision tower and the connector: uint8 tiles in, image tokens out.
+// The SigLIP vision tower and the connector: patch rows in, image tokens out.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "base/half.h"
 #include "base/stop_flag.h"
-#include "kernels/normalize/normalize.h"
 #include "model/attention.h"
 #include "model/config.h"
 #include "model/connector.h"
@@ -23,8 +23,8 @@ struct VisionLayer {
 
 struct VisionEncoder {
     VisionConfig config;
-    NormalizeTable normalize;
-    Linear patch_embedding;                 // [hidden_size, 3 * patch_size^2]
+    Linear
+        patch_embedding;  // [hidden_size, 3 * patch_size^2], of pixels 2 p - 255: normalisation is folded in
     std::vector<float> position_embedding;  // [num_patches, hidden_size]
     std::vector<VisionLayer> layers;
     std::vector<float> post_layernorm_weight, post_layernorm_bias;
@@ -48,8 +48,15 @@ class VisionScratch {
     Activations activations;
 };
 
-// tile: [image_size, image_size, 3] -> tokens: [image_seq_len, projection_dim]. Polls `stop` once per layer.
+// The patches of tiles as `preprocess` writes them, [tiles, num_patches, 3 * patch_size^2]: in one of the two
+// types.
+struct PatchRows {
+    const BFloat16* bf16;
+    const float* f32;
+};
+
+// Patches of one tile -> tokens: [image_seq_len, projection_dim]. Polls `stop` once per layer.
 void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop,
-                 const uint8_t* tile, VisionScratch& scratch, float* tokens, const Trace& trace = {});
+                 const PatchRows& patches, VisionScratch& scratch, float* tokens, const Trace& trace = {});
 
 }  // namespace pocketvlm

@@ -50,22 +50,36 @@ std::unique_ptr<Model> open_model(const std::filesystem::path& text_path,
                       make_stop_poll(stop), progress);
 }
 
-py::array_t<uint8_t> checked_tiles(const Model& model, const py::object& tiles) {
-    const auto side = static_cast<py::ssize_t>(model.vision.config.image_size);
-    return checked_array<uint8_t>(tiles, "tiles", {"T", side, side, 3});
-}
+// The array of patches, kept alive beside the view of it.
+struct PatchArray {
+    PatchArray(const Model& model, const py::object& patches) {
+        const VisionConfig& config = model.vision.config;
+        const auto count = static_cast<py::ssize_t>(config.num_patches());
+        const auto values = static_cast<py::ssize_t>(3 * config.patch_size * config.patch_size);
+        if (py::isinstance<py::array_t<float>>(patches)) {
+            array = checked_array<float>(patches, "patches", {"T", count, values});
+            rows.f32 = static_cast<const float*>(array.data());
+        } else {
+            array = checked_array<uint16_t>(patches, "patches", {"T", count, values});
+            rows.bf16 = static_cast<const BFloat16*>(array.data());
+        }
+    }
 
-py::array_t<float> encode(const Model& model, const py::object& tiles, const StopFlag* stop,
+    py::array array;
+    PatchRows rows{};
+};
+
+py::array_t<float> encode(const Model& model, const py::object& patches, const StopFlag* stop,
                           const PyProgress& on_progress) {
-    const py::array_t<uint8_t> pixels = checked_tiles(model, tiles);
+    const PatchArray tiles(model, patches);
     const VisionConfig& config = model.vision.config;
-    py::array_t<float> features({pixels.shape(0), static_cast<py::ssize_t>(config.image_seq_len()),
+    py::array_t<float> features({tiles.array.shape(0), static_cast<py::ssize_t>(config.image_seq_len()),
                                  static_cast<py::ssize_t>(config.projection_dim)});
     float* out = features.mutable_data();
     const Progress progress = to_progress(on_progress);
     {
         const py::gil_scoped_release release;
-        encode_images(model, make_stop_poll(stop), pixels.data(), pixels.shape(0), out, progress);
+        encode_images(model, make_stop_poll(stop), tiles.rows, tiles.array.shape(0), out, progress);
     }
     return features;
 }
@@ -153,13 +167,13 @@ struct Stages {
     }
 };
 
-py::dict trace_vision(const Model& model, const py::object& tile) {
-    const auto side = static_cast<py::ssize_t>(model.vision.config.image_size);
-    const py::array_t<uint8_t> pixels = checked_array<uint8_t>(tile, "tile", {side, side, 3});
+py::dict trace_vision(const Model& model, const py::object& patches) {
+    const PatchArray tile(model, patches);
+    if (tile.array.shape(0) != 1) throw InputError("patches: expected those of one tile");
     std::vector<float> tokens(
         static_cast<size_t>(model.vision.config.image_seq_len() * model.vision.config.projection_dim));
     Stages stages;
-    encode_images(model, StopPoll(), pixels.data(), 1, tokens.data(), {}, stages.trace());
+    encode_images(model, StopPoll(), tile.rows, 1, tokens.data(), {}, stages.trace());
     return stages.to_python();
 }
 
@@ -192,13 +206,15 @@ void bind_model(py::module_& module) {
         .def_property_readonly("max_position_embeddings",
                                [](const Model& model) { return model.text.config.max_position_embeddings; })
         .def_property_readonly("tile_size", [](const Model& model) { return model.vision.config.image_size; })
+        .def_property_readonly("patch_size",
+                               [](const Model& model) { return model.vision.config.patch_size; })
         .def_property_readonly("image_seq_len",
                                [](const Model& model) { return model.vision.config.image_seq_len(); })
         .def_readonly("num_parameters", &Model::num_parameters)
         .def_readonly("weight_bytes", &Model::weight_bytes)
         .def_property_readonly("text_type", &Model::text_type)
         .def_property_readonly("vision_type", &Model::vision_type)
-        .def("encode_images", &encode, py::arg("tiles"), py::kw_only(), py::arg("stop") = nullptr,
+        .def("encode_images", &encode, py::arg("patches"), py::kw_only(), py::arg("stop") = nullptr,
              py::arg("on_progress") = py::none())
         .def(
             "new_cache",
@@ -229,7 +245,7 @@ void bind_model(py::module_& module) {
              py::kw_only(), py::arg("image_token_id"), py::arg("max_new_tokens"), py::arg("stop_token_ids"),
              py::arg("ignore_eos"), py::arg("on_token"), py::arg("sampling") = nullptr, py::arg("n") = 1,
              py::arg("logprobs") = py::none(), py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
-        .def("trace_vision", &trace_vision, py::arg("tile"), "Every stage of one tile, for tests.")
+        .def("trace_vision", &trace_vision, py::arg("patches"), "Every stage of one tile, for tests.")
         .def("trace_text", &trace_text, py::arg("token_ids"), py::arg("image_features"),
              py::arg("image_token_id"), "Every stage of one prompt, for tests.");
 }

@@ -10,6 +10,7 @@ torch and transformers. What the engine itself loses, `pocketvlm verify --qualit
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
@@ -76,9 +77,9 @@ def _linear_layers(model: PreTrainedModel) -> Iterator[nn.Linear]:
 def count_right(model: PreTrainedModel, processor: Processor, questions: list[Question]) -> int:
     """Returns how many of the questions are answered right, greedily."""
     # A batch has equally many tiles in every row; of similar lengths, there is little padding.
-    ordered = sorted(questions, key=lambda question: (len(question.tiles), len(question.token_ids)))
+    ordered = sorted(questions, key=lambda question: (len(question.patches), len(question.token_ids)))
     right = 0
-    for _, group in groupby(ordered, key=lambda question: len(question.tiles)):
+    for _, group in groupby(ordered, key=lambda question: len(question.patches)):
         while batch := list(islice(group, _BATCH)):
             answers = _answer(model, processor, batch)
             right += sum(answer == question.answer for answer, question in zip(answers, batch, strict=True))
@@ -91,15 +92,23 @@ def _answer(model: PreTrainedModel, processor: Processor, batch: list[Question])
     padding = [longest - len(question.token_ids) for question in batch]
     token_ids = [[0] * pad + question.token_ids for pad, question in zip(padding, batch, strict=True)]
     mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
-    tiles = torch.stack([torch.from_numpy(question.tiles) for question in batch])
+    patches = torch.stack([torch.from_numpy(question.patches) for question in batch])
     generated: torch.Tensor = model.generate(
         input_ids=torch.tensor(token_ids),
         attention_mask=torch.tensor(mask),
-        pixel_values=tiles.movedim(-1, 2).float() / 127.5 - 1,  # [B, T, 3, tile_size, tile_size]
+        pixel_values=_pixel_values(patches.view(torch.bfloat16), model.config.vision_config.patch_size),
         max_new_tokens=_MAX_NEW_TOKENS,
         do_sample=False,
     )
     return [_text(processor, row) for row in generated[:, longest:].tolist()]
+
+
+def _pixel_values(patches: torch.Tensor, size: int) -> torch.Tensor:
+    """Rows of patches, 2 p - 255, [B, T, patches, 3 * size^2] -> [B, T, 3, tile_size, tile_size]."""
+    batch, tiles, count, _ = patches.shape
+    grid = math.isqrt(count)
+    rows = patches.reshape(batch, tiles, grid, grid, 3, size, size).permute(0, 1, 4, 2, 5, 3, 6)
+    return rows.reshape(batch, tiles, 3, grid * size, grid * size).float() / 255
 
 
 def _text(processor: Processor, token_ids: list[int]) -> str:

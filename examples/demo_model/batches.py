@@ -41,7 +41,7 @@ Array = TypeVar("Array")  # NumPy's here, torch's in training
 class Pictures(NamedTuple, Generic[Array]):
     """PICTURES pictures and what their patches show."""
 
-    tiles: Array  # uint8 [PICTURES * TILES, TILE, TILE, 3]
+    tiles: Array  # uint8 [PICTURES * TILES, 3, TILE, TILE]
     things: Array  # int64 [PICTURES * TILES, patches]
     characters: Array  # int64 [PICTURES * TILES, patches, HALVES]
     positions: Array  # int64 [PICTURES * TILES, patches, HALVES]

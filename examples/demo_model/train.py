@@ -82,7 +82,7 @@ class Trainer:
         """Runs the tower over uint8 tiles; transformers' own entry rebuilds position ids in a Python loop."""
         tower = self.model.model.vision_model
         embeddings = tower.embeddings
-        grid = tiles.reshape(-1, PATCHES, PATCH, PATCHES, PATCH, 3).permute(0, 1, 3, 5, 2, 4)
+        grid = tiles.reshape(-1, 3, PATCHES, PATCH, PATCHES, PATCH).permute(0, 2, 4, 1, 3, 5)
         rows = grid.reshape(len(tiles), PATCHES * PATCHES, -1).float() / 127.5 - 1
         weight = embeddings.patch_embedding.weight.flatten(1)
         patches = functional.linear(rows, weight, embeddings.patch_embedding.bias)

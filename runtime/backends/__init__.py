@@ -19,6 +19,7 @@ from ..errors import UnsupportedError
 from ..hub import ModelFiles
 from ..result import TokenLogprobs
 from ..sampling import SamplingOptions
+from ..tiles import TileLayout
 
 # What a long call reports: (stage, done, total).
 ProgressCallback: TypeAlias = Callable[[str, int, int], None]
@@ -38,10 +39,14 @@ class Generated(NamedTuple):
 class Backend(Protocol):
     """A loaded model: images to features, prompt and features to tokens. One call at a time."""
 
+    @property
+    def tile_layout(self) -> TileLayout:
+        """How `encode_images` wants its tiles."""
+
     def encode_images(
-        self, tiles: NDArray[np.uint8], *, stop: _core.StopFlag, on_progress: ProgressCallback | None
+        self, tiles: NDArray[Any], *, stop: _core.StopFlag, on_progress: ProgressCallback | None
     ) -> NDArray[np.float32]:
-        """Encodes uint8 tiles [T, tile_size, tile_size, 3] to float32 [T, image_seq_len, hidden_size].
+        """Encodes tiles in `tile_layout` to float32 [T, image_seq_len, hidden_size].
 
         Raises:
             Cancelled: `stop` was set.

@@ -13,6 +13,7 @@ from ..config import ModelConfig
 from ..hub import ModelFiles
 from ..result import TokenLogprob, TokenLogprobs
 from ..sampling import SamplingOptions
+from ..tiles import TileLayout
 from . import Generated, ProgressCallback
 
 
@@ -36,8 +37,13 @@ class NativeBackend:
         self._model = model
         self._image_token_id = image_token_id
 
+    @property
+    def tile_layout(self) -> TileLayout:
+        is_f32 = self._model.vision_type == "f32"
+        return TileLayout("patches_f32" if is_f32 else "patches_bf16", self._model.patch_size)
+
     def encode_images(
-        self, tiles: NDArray[np.uint8], *, stop: _core.StopFlag, on_progress: ProgressCallback | None
+        self, tiles: NDArray[Any], *, stop: _core.StopFlag, on_progress: ProgressCallback | None
     ) -> NDArray[np.float32]:
         return self._model.encode_images(tiles, stop=stop, on_progress=on_progress)
 

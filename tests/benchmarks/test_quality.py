@@ -50,7 +50,7 @@ class TestPrompt:
         folder = Path(str(files("pocketvlm.export"))) / "data" / "smolvlm-256m-instruct"
         prompt = build_prompt(folder, length, pool)
         assert len(prompt.token_ids) == length
-        assert len(prompt.tiles) == tiles
+        assert len(prompt.patches) == tiles
         assert prompt.image_tokens == 64 * tiles
 
     def test_too_short_for_a_picture(self, tiny_f32: Path, pool: _core.ThreadPool) -> None:
@@ -68,7 +68,7 @@ class TestModels:
         answer = model.generate(
             model.new_cache(),
             np.array(prompt.token_ids, np.int32),
-            model.encode_images(prompt.tiles).reshape(-1, model.hidden_size),
+            model.encode_images(prompt.patches).reshape(-1, model.hidden_size),
             image_token_id=prompt.image_token_id,
             max_new_tokens=STEPS,
             stop_token_ids=[],

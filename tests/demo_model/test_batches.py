@@ -74,7 +74,7 @@ def test_packed_prompts_are_those_of_the_engine(sequences: Sequences[NDArray[Any
 def test_shapes(batch: tuple[Pictures[NDArray[Any]], Sequences[NDArray[Any]]], folder: Path) -> None:
     pictures, sequences = batch
     for found in (pictures, Batches(folder).tower_batch(7)):
-        assert found.tiles.shape == (PICTURES * TILES, TILE, TILE, 3)
+        assert found.tiles.shape == (PICTURES * TILES, 3, TILE, TILE)
         assert len(found.things) == len(found.characters) == len(found.positions) == PICTURES * TILES
     image_token = Processor(folder).image_token_id
     assert (sequences.token_ids == image_token).sum() == PICTURES * TILES * 16

@@ -20,6 +20,8 @@ from pocketvlm.export.safetensors_file import encode_header
 from pocketvlm.export.synthetic import write_synthetic
 from pocketvlm.export.tensor_map import LM_HEAD, TensorSpec, all_tensors
 
+from ..patches import random_patches
+
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-500m", "tiny-2.2b"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -66,13 +68,12 @@ def test_what_comes_out_changes_by_no_bit(checkpoint: Path, tmp_path: Path) -> N
     with (even / "model.safetensors").open("wb") as file:
         file.write(encode_header((name, "F32", shapes[name]) for name in weights))
         file.writelines(values.tobytes() for values in weights.values())
-    tile, text = np.arange(0, 256, dtype=np.uint8), np.arange(8, dtype=np.int32)
+    text = np.arange(8, dtype=np.int32)
     outputs = []
     for folder in (twin, even):
         pair = export_gguf(folder, tmp_path / f"{folder.name} f32", type="f32")
         model = _core.Model(str(pair.text), str(pair.projector), pool=_core.ThreadPool(1))
-        tiles = np.resize(tile, (1, model.tile_size, model.tile_size, 3))
-        features = model.encode_images(tiles).reshape(-1, model.hidden_size)
+        features = model.encode_images(random_patches(model, 1)).reshape(-1, model.hidden_size)
         image_token_id = ModelConfig.from_folder(folder).image_token_id
         image = np.full(len(features), image_token_id, np.int32)
         outputs.append(model.trace_text(np.concatenate([text, image, text]), features, image_token_id))

@@ -18,6 +18,8 @@ from pocketvlm.export.outlier_twin import CHANNELS, outlier_channels, write_outl
 from pocketvlm.export.synthetic import write_synthetic
 from pocketvlm.export.tensor_map import LM_HEAD, all_tensors
 
+from ..patches import random_patches
+
 EPSILON = 2.0**-24  # a rounding of float32, relative
 
 
@@ -41,11 +43,11 @@ def trace(folder: Path, work: Path, isa: str) -> dict[str, NDArray[np.float32]]:
     model = _core.Model(str(pair.text), str(pair.projector), pool=_core.ThreadPool(1), isa=isa)
     image_token_id = ModelConfig.from_folder(folder).image_token_id
     rng = np.random.default_rng(0)
-    tile = rng.integers(0, 256, (model.tile_size, model.tile_size, 3), np.uint8)
-    stages = {f"vision.{name}": rows for name, rows in model.trace_vision(tile).items()}
+    patches = random_patches(model, 1)
+    stages = {f"vision.{name}": rows for name, rows in model.trace_vision(patches).items()}
     text, image = rng.integers(0, 200, 10), np.full(model.image_seq_len, image_token_id)
     token_ids = np.concatenate([text, image, text]).astype(np.int32)
-    features = model.encode_images(tile[None]).reshape(-1, model.hidden_size)
+    features = model.encode_images(patches).reshape(-1, model.hidden_size)
     return stages | model.trace_text(token_ids, features, image_token_id)
 
 

@@ -15,8 +15,7 @@ from pocketvlm.processor import ImageSize, Processor, plan_tiles
 from pocketvlm.result import GenerationResult
 
 from ..conftest import DEMO_CHECKPOINT
-from ..golden.images import sha256_of_array
-from .golden_files import GOLDEN, Prompt, cut_tiles, read_golden
+from .golden_files import GOLDEN, Prompt, cut_tiles, read_golden, sha256_of_tiles
 
 NAME = "demo-f32"
 
@@ -49,7 +48,7 @@ class Case:
         plans = [plan_tiles(size, processor.config, split=self.split) for size in sizes]
         assert processor.encode(parse_messages(self.question, self.images), plans) == self.prompt_ids
         tiles = cut_tiles(pictures, processor.config, split=self.split)
-        assert sha256_of_array(tiles) == self.tiles_sha256
+        assert sha256_of_tiles(tiles) == self.tiles_sha256
         return Prompt(np.array(self.prompt_ids, np.int32), tiles, processor.image_token_id)
 
 

@@ -20,6 +20,7 @@ from pocketvlm.config import ProcessorConfig
 from pocketvlm.processor import ImageSize, plan_tiles
 
 from ..golden.images import formula_image, sha256_of_array
+from ..patches import patches_bf16
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -29,12 +30,16 @@ class Prompt:
     """The input of a generation."""
 
     token_ids: npt.NDArray[np.int32]  # [positions]
-    tiles: npt.NDArray[np.uint8]  # [tiles, S, S, 3]
+    tiles: npt.NDArray[np.uint8]  # [tiles, 3, S, S]
     image_token_id: int
+
+    def patches(self, engine: _core.Model) -> npt.NDArray[np.uint16]:
+        """The tiles as `engine` takes them."""
+        return patches_bf16(self.tiles, engine.patch_size)
 
     def features(self, engine: _core.Model) -> npt.NDArray[np.float32]:
         """The engine's own features of the tiles: float32 [image tokens, hidden_size]."""
-        return engine.encode_images(self.tiles).reshape(-1, engine.hidden_size)
+        return engine.encode_images(self.patches(engine)).reshape(-1, engine.hidden_size)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Golden:
         tiles = draw_tiles(facts["images"], config, split=facts["do_image_splitting"])
         assert len(tiles) == facts["tiles"]
         if len(tiles):
-            assert sha256_of_array(tiles) == facts["tiles_sha256"]
+            assert sha256_of_tiles(tiles) == facts["tiles_sha256"]
         image_token_id = json.loads((checkpoint / "config.json").read_text())["image_token_id"]
         return Prompt(np.array(facts["prompt_ids"], np.int32), tiles, image_token_id)
 
@@ -78,7 +83,7 @@ def read_golden(name: str) -> Golden:
 def draw_tiles(
     images: list[dict[str, int]], config: ProcessorConfig, *, split: bool
 ) -> npt.NDArray[np.uint8]:
-    """Draws the formula images {height, width, seed} and preprocesses them: uint8 [tiles of all, S, S, 3]."""
+    """Draws the formula images {height, width, seed} and preprocesses them: uint8 [tiles of all, 3, S, S]."""
     pictures = [formula_image(image["height"], image["width"], image["seed"]) for image in images]
     return cut_tiles(pictures, config, split=split)
 
@@ -86,9 +91,14 @@ def draw_tiles(
 def cut_tiles(
     pictures: Sequence[npt.NDArray[np.uint8]], config: ProcessorConfig, *, split: bool
 ) -> npt.NDArray[np.uint8]:
-    """Preprocesses pictures, uint8 [H, W, 3] each: uint8 [tiles of all, S, S, 3]."""
+    """Preprocesses pictures, uint8 [H, W, 3] each: uint8 [tiles of all, 3, S, S]."""
     plans = [plan_tiles(ImageSize(*picture.shape[:2]), config, split=split) for picture in pictures]
     return image_tiles.cut_tiles(pictures, plans, config, pool=_core.ThreadPool(2))
+
+
+def sha256_of_tiles(tiles: npt.NDArray[np.uint8]) -> str:
+    """The hash of tiles [T, 3, S, S] as goldens have it: with channels last."""
+    return sha256_of_array(np.ascontiguousarray(tiles.transpose(0, 2, 3, 1)))
 
 
 def pair_of(folder: Path) -> tuple[Path, Path]:

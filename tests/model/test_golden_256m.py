@@ -55,7 +55,7 @@ def test_stages(checkpoint: Path, exported: Path) -> None:
     golden = read_golden("256m-f32")
     prompt = golden.prompt(GENERATION, checkpoint)
     engine = load_engine(exported, _core.isas()[0])
-    traced = engine.trace_vision(prompt.tiles[0])
+    traced = engine.trace_vision(prompt.patches(engine)[:1])
     check_stages(golden, GENERATION, {f"vision.{stage}": rows for stage, rows in traced.items()})
     traced = engine.trace_text(prompt.token_ids, prompt.features(engine), prompt.image_token_id)
     logits = {"logits": traced.pop("logits")}

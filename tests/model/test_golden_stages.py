@@ -13,7 +13,8 @@ STAGES_OF = "unsplit"  # the generation whose every stage a golden holds
 
 
 def test_vision_stages(isa: str, tiny: TinyModel) -> None:
-    traced = open_engine(tiny.f32, isa).trace_vision(tiny.prompt(STAGES_OF).tiles[0])
+    engine = open_engine(tiny.f32, isa)
+    traced = engine.trace_vision(tiny.prompt(STAGES_OF).patches(engine)[:1])
     check_stages(tiny.golden, STAGES_OF, {f"vision.{stage}": rows for stage, rows in traced.items()})
 
 

@@ -60,7 +60,7 @@ def test_threads_do_not_change_a_bit(isa: str, tiny: TinyModel) -> None:
     step = one.decode(cache, int(logits.argmax()))
     for threads in (2, 3):
         engine = open_engine(tiny.f32, isa, threads)
-        assert np.array_equal(engine.encode_images(prompt.tiles), one.encode_images(prompt.tiles))
+        assert np.array_equal(prompt.features(engine), prompt.features(one))
         other_cache, other_logits = prefill(engine, prompt)
         assert np.array_equal(other_logits, logits)
         assert np.array_equal(engine.decode(other_cache, int(logits.argmax())), step)

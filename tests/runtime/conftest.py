@@ -20,6 +20,7 @@ from pocketvlm.errors import Cancelled
 from pocketvlm.hub import ModelFiles
 from pocketvlm.processor import Processor
 from pocketvlm.sampling import SamplingOptions
+from pocketvlm.tiles import PIXELS, TileLayout
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +48,12 @@ class ScriptedBackend:
         self.running = 0
         self.most_running = 0
 
+    @property
+    def tile_layout(self) -> TileLayout:
+        return PIXELS
+
     def encode_images(
-        self, tiles: NDArray[np.uint8], *, stop: _core.StopFlag, on_progress: ProgressCallback | None
+        self, tiles: NDArray[Any], *, stop: _core.StopFlag, on_progress: ProgressCallback | None
     ) -> NDArray[np.float32]:
         self.tiles.append(len(tiles))
         return np.zeros((len(tiles), self.image_seq_len, self.hidden_size), np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pocketvlm
-from pocketvlm import _core, engine
+from pocketvlm import CameraFrame, _core, engine
 from pocketvlm.engine import Model
 from pocketvlm.errors import ContextLengthError, FormatError, InputError, UnsupportedError
 
@@ -117,7 +117,8 @@ def test_one_image_needs_no_list(scripted: Scripted, tmp_path: Path) -> None:
     model, _ = scripted(f"x{END}")
     path = tmp_path / "grey.png"
     Image.fromarray(GREY).save(path)
-    for image in (GREY, path, str(path), path.read_bytes(), Image.open(path)):
+    frame = CameraFrame.nv12(np.zeros((20, 30), np.uint8), np.zeros((10, 30), np.uint8))
+    for image in (GREY, path, str(path), path.read_bytes(), Image.open(path), frame):
         assert model.generate("What?", images=image, split_images=False).tiles == 1
 
 

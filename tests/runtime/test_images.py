@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from pocketvlm import _core
 from pocketvlm.errors import InputError
-from pocketvlm.images import load_image
+from pocketvlm.images import ImageSource, load_image
 
 COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
@@ -24,6 +26,18 @@ def encode(image: Image.Image, format: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def load_array(source: ImageSource, **options: Any) -> NDArray[np.uint8]:
+    """load_image of what becomes an array."""
+    pixels = load_image(source, **options)
+    assert isinstance(pixels, np.ndarray)
+    return pixels
+
+
+def assert_readable(array: NDArray[np.uint8]) -> None:
+    """The core takes it."""
+    assert _core.kernels.unpack("scalar", array).shape == (3, *array.shape[:2])
 
 
 PNG = encode(Image.fromarray(COLOURS), "PNG")
@@ -35,16 +49,64 @@ def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
     url = "data:image/png;base64," + base64.b64encode(PNG).decode()
     sources = [path, str(path), path.as_uri(), PNG, bytearray(PNG), memoryview(PNG), url, COLOURS]
     for source in [*sources, Image.fromarray(COLOURS), Image.open(io.BytesIO(PNG))]:
-        pixels = load_image(source)
+        pixels = load_array(source)
         assert pixels.dtype == np.uint8
         assert pixels.flags.c_contiguous
         np.testing.assert_array_equal(pixels, COLOURS)
 
 
-def test_a_strided_array_becomes_contiguous() -> None:
-    pixels = load_image(COLOURS[::-1, ::2])
+@pytest.mark.parametrize(
+    "array",
+    [
+        COLOURS,
+        COLOURS[1:, 2:5],
+        COLOURS[::2],
+        COLOURS[:1][::-1],
+        COLOURS[:, :1],
+        COLOURS[:, 1:2][::3],
+        COLOURS[1:, :, 0].copy(),
+        COLOURS.reshape(4, 18)[1:, 2:9],
+        np.zeros((4, 6, 4), np.uint8)[:, 1:],
+    ],
+)
+def test_an_array_with_contiguous_rows_is_taken_as_it_is(array: NDArray[np.uint8]) -> None:
+    assert load_image(array) is array
+    assert_readable(array)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        COLOURS[::-1],
+        COLOURS[:, ::-1],
+        COLOURS[:, ::2],
+        COLOURS[:, :, ::-1],
+        COLOURS[:, :, 0],
+        COLOURS.transpose(1, 0, 2),
+        np.broadcast_to(COLOURS[:1], (5, 6, 3)),
+        np.asfortranarray(COLOURS),
+    ],
+)
+def test_any_other_array_becomes_contiguous(array: NDArray[np.uint8]) -> None:
+    pixels = load_array(array)
     assert pixels.flags.c_contiguous
-    np.testing.assert_array_equal(pixels, COLOURS[::-1, ::2])
+    np.testing.assert_array_equal(pixels, array)
+    assert_readable(pixels)
+
+
+def test_alpha_of_an_array_is_composited_as_that_of_a_file() -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (20, 30, 4), np.uint8)
+    from_array = _core.kernels.unpack("scalar", load_image(noise))
+    from_file = load_array(encode(Image.fromarray(noise), "PNG"))
+    np.testing.assert_array_equal(from_array.transpose(1, 2, 0), from_file)
+
+
+def test_grey_of_an_array_is_that_of_a_file() -> None:
+    grey = np.ascontiguousarray(COLOURS[..., 1])
+    from_array = _core.kernels.unpack("scalar", load_image(grey))
+    np.testing.assert_array_equal(
+        from_array.transpose(1, 2, 0), load_array(encode(Image.fromarray(grey), "PNG"))
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -117,10 +179,14 @@ def test_an_animation_gives_its_first_frame() -> None:
     [
         (COLOURS.astype(np.float32), r"float32 \[4, 6, 3\], expected uint8"),
         (COLOURS.astype(np.int64), "int64"),
-        (COLOURS[..., 0], r"uint8 \[4, 6\].*grey"),
+        (COLOURS[..., :1], r"uint8 \[4, 6, 1\].*for grey, array\[:, :, 0\]"),
+        (COLOURS[1:3, :, :2], r"uint8 \[2, 6, 2\], expected uint8 \[H, W, 3\], RGB, .*, grey$"),
+        (COLOURS[0, :, 0], r"uint8 \[6\]"),
         (COLOURS.transpose(2, 0, 1), r"\[3, 4, 6\].*channels come last"),
         (COLOURS[None], r"\[1, 4, 6, 3\]"),
-        (np.zeros((4, 6, 4), np.uint8), r"\[4, 6, 4\]"),
+        (np.zeros((4, 6, 5), np.uint8), r"\[4, 6, 5\].*channels come last"),
+        (np.zeros((0, 6), np.uint8), "6x0"),
+        (np.zeros((4, 0, 4), np.uint8), "0x4"),
         (np.zeros((0, 6, 3), np.uint8), "6x0"),
         (np.zeros((4, 0, 3), np.uint8), "0x4"),
     ],

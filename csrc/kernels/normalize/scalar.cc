@@ -1,37 +1,40 @@
-// The definition of the normalisation: a table of 256 values per channel, and the walk from pixels to patch
-// rows.
+// The definition of the centring of pixels.
 #include "kernels/normalize/normalize.h"
 
-namespace pocketvlm {
+namespace pocketvlm::scalar {
+namespace {
 
-NormalizeTable make_normalize_table(const NormalizeConfig& config) noexcept {
-    NormalizeTable table;
-    for (int32_t c = 0; c < 3; ++c) {
-        const auto mean = static_cast<float>(config.image_mean[c]);
-        const auto std = static_cast<float>(config.image_std[c]);
-        for (int32_t p = 0; p < 256; ++p) {
-            const auto rescaled = static_cast<float>(static_cast<double>(p) * config.rescale_factor);
-            table.value[c][p] = (rescaled - mean) / std;
-        }
-    }
-    return table;
+void center(uint8_t pixel, float& out) noexcept { out = static_cast<float>(2 * pixel - 255); }
+
+void center(uint8_t pixel, BFloat16& out) noexcept {
+    float value;
+    center(pixel, value);
+    out.bits =
+        static_cast<uint16_t>(float_to_bits(value) >> 16);  // eight bits at most: the lower half is zero
 }
 
-namespace scalar {
-
-void normalize_patches_f32(const uint8_t* tile, const PatchGrid& patches, int32_t grid_row,
-                           const NormalizeTable& table, float* rows) noexcept {
-    const int32_t size = patches.patch_size;
-    for (int32_t j = 0; j < patches.grid(); ++j) {
-        for (int32_t c = 0; c < 3; ++c) {
-            for (int32_t ky = 0; ky < size; ++ky) {
-                const int64_t y = int64_t{grid_row} * size + ky;
-                const uint8_t* pixel = tile + (y * patches.tile_size + int64_t{j} * size) * 3 + c;
-                for (int32_t kx = 0; kx < size; ++kx) *rows++ = table.value[c][pixel[3 * kx]];
+template <typename T>
+void center_patches(const uint8_t* const* rows, int64_t first, int64_t num_patches, int64_t patch_size,
+                    int64_t patch_stride, T* out) noexcept {
+    for (int64_t j = 0; j < num_patches; ++j, first += patch_size, out += patch_stride) {
+        for (int64_t ky = 0; ky < patch_size; ++ky) {
+            for (int64_t kx = 0; kx < patch_size; ++kx) {
+                center(rows[ky][first + kx], out[ky * patch_size + kx]);
             }
         }
     }
 }
 
-}  // namespace scalar
-}  // namespace pocketvlm
+}  // namespace
+
+void center_patches_bf16(const uint8_t* const* rows, int64_t first, int64_t num_patches, int64_t patch_size,
+                         int64_t patch_stride, BFloat16* out) noexcept {
+    center_patches(rows, first, num_patches, patch_size, patch_stride, out);
+}
+
+void center_patches_f32(const uint8_t* const* rows, int64_t first, int64_t num_patches, int64_t patch_size,
+                        int64_t patch_stride, float* out) noexcept {
+    center_patches(rows, first, num_patches, patch_size, patch_stride, out);
+}
+
+}  // namespace pocketvlm::scalar

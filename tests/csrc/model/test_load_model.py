@@ -17,6 +17,7 @@ from pocketvlm import _core
 from pocketvlm.errors import Cancelled, Error, FormatError, InputError, UnsupportedError
 from pocketvlm.export.gguf_export import export_gguf
 
+from ...patches import random_patches
 from ..forking import in_forked_child
 
 Change = Callable[[Any], Any]
@@ -176,16 +177,11 @@ def test_loading_reports_and_can_be_stopped(tiny_f32: Path) -> None:
         open_pair(*pair(tiny_f32), stop=stop, on_progress=lambda *step: stop.set())
 
 
-def random_tiles(model: _core.Model, count: int) -> np.ndarray:
-    shape = (count, model.tile_size, model.tile_size, 3)
-    return np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
-
-
 def test_several_models_share_a_pool_and_threads(tiny_f32: Path, tiny_q8_0: Path) -> None:
     """Two models, one pool, four threads at once: the results of each alone."""
     pool = _core.ThreadPool(2)
     models = [_core.Model(*pair(folder), pool=pool) for folder in (tiny_f32, tiny_q8_0)]
-    tiles = random_tiles(models[0], 2)
+    tiles = random_patches(models[0], 2)
     alone = [model.encode_images(tiles) for model in models]
     assert not np.array_equal(*alone)
     wrong: list[int] = []
@@ -207,7 +203,7 @@ def test_several_models_share_a_pool_and_threads(tiny_f32: Path, tiny_q8_0: Path
 def test_a_forked_child_uses_the_model(tiny_f32: Path) -> None:
     """Loaded once, then forked: packed weights, mapped files and threads serve the child as well."""
     model = open_pair(*pair(tiny_f32))
-    tiles = random_tiles(model, 2)
+    tiles = random_patches(model, 2)
     features = model.encode_images(tiles)
     logits = model.decode(model.new_cache(), 5)
 
@@ -222,7 +218,7 @@ def test_a_forked_child_uses_the_model(tiny_f32: Path) -> None:
 def test_cancelling_leaves_model_and_cache_usable(tiny_f32: Path) -> None:
     """A stop while tiles or a prompt are under way; then the same call gives what it would have given."""
     model = open_pair(*pair(tiny_f32))
-    tiles = random_tiles(model, 3)
+    tiles = random_patches(model, 3)
     whole = model.encode_images(tiles)
     stop = _core.StopFlag()
     with pytest.raises(Cancelled):
@@ -246,14 +242,14 @@ def test_a_callback_that_raises_ends_the_call(tiny_f32: Path) -> None:
         raise LookupError(stage)
 
     with pytest.raises(LookupError, match="vision"):
-        model.encode_images(random_tiles(model, 2), on_progress=fail)
-    assert np.isfinite(model.encode_images(random_tiles(model, 1))).all()
+        model.encode_images(random_patches(model, 2), on_progress=fail)
+    assert np.isfinite(model.encode_images(random_patches(model, 1))).all()
 
 
 def test_a_prompt_in_chunks_is_a_prompt_in_one(tiny_f32: Path) -> None:
     """However a prompt is cut up, image tokens across the cuts: the same bits."""
     model = open_pair(*pair(tiny_f32))
-    features = model.encode_images(random_tiles(model, 40)).reshape(-1, model.hidden_size)
+    features = model.encode_images(random_patches(model, 40)).reshape(-1, model.hidden_size)
     image_token = 7
     ids = np.full(60 + len(features), image_token, dtype=np.int32)
     ids[:30] = np.arange(30) + 100

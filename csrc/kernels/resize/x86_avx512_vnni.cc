@@ -1,0 +1,369 @@
+// Pixels times 22-bit weights by the int8 dot product: a weight is split into three signed bytes, each of
+// which meets four pixels per 32-bit lane. The sum of a lane may wrap on the way: what is asked for fits, and
+// addition modulo 2^32 does not mind the order.
+#include <immintrin.h>
+
+#include "kernels/resize/resize.h"
+
+namespace pocketvlm::avx512_vnni {
+namespace {
+
+constexpr int kPlanes = 3;    // bytes of a weight
+constexpr int kGroup = 4;     // taps of one dot product
+constexpr int kLanes = 16;    // sums of one vector
+constexpr int kQuarters = 4;  // 128-bit parts of one vector, of four sums each
+constexpr int64_t kVector = 64;
+
+// sum += dot of unsigned and signed bytes, four per 32-bit lane. Written as assembly because gcc 12 surrounds
+// the intrinsic with register copies.
+void dot_four(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) noexcept {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+}
+
+// Byte `plane` of a weight = sum of byte[p] * 256^p, bytes in [-128, 127].
+uint8_t weight_byte(int32_t weight, int plane) noexcept {
+    for (; plane > 0; --plane) weight = (weight - static_cast<int8_t>(weight)) >> 8;
+    return static_cast<uint8_t>(weight);
+}
+
+constexpr int32_t kHalf = 1 << (kResizeFractionBits - 1);
+
+// A sum shifted down to a pixel that is not clipped yet.
+__m512i pixels_of(__m512i sum) noexcept { return _mm512_srai_epi32(sum, kResizeFractionBits); }
+
+// The same of the sums of the planes, the lowest first.
+__m512i pixels_of(__m512i low, __m512i middle, __m512i high) noexcept {
+    const __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(high, 16), _mm512_slli_epi32(middle, 8));
+    return pixels_of(_mm512_add_epi32(upper, low));
+}
+
+// Where all pixels of a sum fit the registers, one sum is enough: it is shifted up before the next lower
+// plane.
+__m512i start_of_highest() noexcept { return _mm512_set1_epi32(kHalf >> (8 * (kPlanes - 1))); }
+__m512i next_plane(__m512i sum) noexcept { return _mm512_slli_epi32(sum, 8); }
+
+// In each quarter four pixels of a, b, c and d, one after the other. Packing clips: to int16, then to uint8.
+__m512i pack(__m512i a, __m512i b, __m512i c, __m512i d) noexcept {
+    return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+}
+
+// ---- Columns.
+
+constexpr int kMaxColumnGroups = 64;  // more taps are left to the other kernel
+
+// Four rows of 64 bytes -> four vectors whose 32-bit lanes hold one column of the four rows. Within each 128
+// bits, out[v] has columns 4 v .. 4 v + 3: the order that packing undoes.
+void interleave(const uint8_t* const (&rows)[kGroup], int64_t i, __m512i (&out)[kGroup]) noexcept {
+    const __m512i a = _mm512_loadu_si512(rows[0] + i), b = _mm512_loadu_si512(rows[1] + i);
+    const __m512i c = _mm512_loadu_si512(rows[2] + i), d = _mm512_loadu_si512(rows[3] + i);
+    const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
+    const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
+    out[0] = _mm512_unpacklo_epi16(ab_low, cd_low);
+    out[1] = _mm512_unpackhi_epi16(ab_low, cd_low);
+    out[2] = _mm512_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
+}
+
+// Four source rows and what two outputs make of them.
+struct ColumnGroup {
+    const uint8_t* rows[kGroup];
+    uint8_t bytes[2][kPlanes][kGroup];
+
+    __m512i weight(int output, int plane) const noexcept {
+        int32_t four;
+        __builtin_memcpy(&four, bytes[output][plane], sizeof four);
+        return _mm512_set1_epi32(four);
+    }
+};
+
+// Up to eight taps, as when an image grows.
+void resize_columns_of_two_groups(const ColumnGroup (&groups)[2], int64_t n, uint8_t* const* dst) noexcept {
+    for (int64_t i = 0; i < n; i += kVector) {
+        __m512i pixels[2][kGroup];
+        for (int g = 0; g < 2; ++g) interleave(groups[g].rows, i, pixels[g]);
+        for (int o = 0; o < 2; ++o) {
+            __m512i sums[kGroup];
+            for (__m512i& sum : sums) sum = start_of_highest();
+            for (int p = kPlanes - 1; p >= 0; --p) {
+                for (int g = 0; g < 2; ++g) {
+                    const __m512i weight = groups[g].weight(o, p);
+                    for (int v = 0; v < kGroup; ++v) dot_four(sums[v], pixels[g][v], weight);
+                }
+                if (p == 0) break;
+                for (__m512i& sum : sums) sum = next_plane(sum);
+            }
+            _mm512_storeu_si512(dst[o] + i, pack(pixels_of(sums[0]), pixels_of(sums[1]), pixels_of(sums[2]),
+                                                 pixels_of(sums[3])));
+        }
+    }
+}
+
+void resize_columns_of_groups(const ColumnGroup* groups, int32_t num_groups, int64_t n,
+                              uint8_t* const* dst) noexcept {
+    for (int64_t i = 0; i < n; i += kVector) {
+        __m512i low[2][kGroup], middle[2][kGroup], high[2][kGroup];
+        for (int o = 0; o < 2; ++o) {
+            for (int v = 0; v < kGroup; ++v) {
+                low[o][v] = _mm512_set1_epi32(kHalf);
+                middle[o][v] = high[o][v] = _mm512_setzero_si512();
+            }
+        }
+        for (int32_t g = 0; g < num_groups; ++g) {
+            __m512i pixels[kGroup];
+            interleave(groups[g].rows, i, pixels);
+            for (int o = 0; o < 2; ++o) {
+                for (int v = 0; v < kGroup; ++v) dot_four(low[o][v], pixels[v], groups[g].weight(o, 0));
+                for (int v = 0; v < kGroup; ++v) dot_four(middle[o][v], pixels[v], groups[g].weight(o, 1));
+                for (int v = 0; v < kGroup; ++v) dot_four(high[o][v], pixels[v], groups[g].weight(o, 2));
+            }
+        }
+        for (int o = 0; o < 2; ++o) {
+            __m512i four[kGroup];
+            for (int v = 0; v < kGroup; ++v) four[v] = pixels_of(low[o][v], middle[o][v], high[o][v]);
+            _mm512_storeu_si512(dst[o] + i, pack(four[0], four[1], four[2], four[3]));
+        }
+    }
+}
+
+}  // namespace
+
+void resize_columns_u8(const uint8_t* const* rows, const int32_t* weights, int32_t count, int64_t n,
+                       uint8_t* const* dst) noexcept {
+    const int32_t num_groups = (count + kGroup - 1) / kGroup;
+    if (num_groups > kMaxColumnGroups) return avx2::resize_columns_u8(rows, weights, count, n, dst);
+
+    ColumnGroup groups[kMaxColumnGroups];
+    const int32_t num_filled = num_groups < 2 ? 2 : num_groups;
+    for (int32_t k = 0; k < num_filled * kGroup; ++k) {
+        const bool is_tap = k < count;
+        ColumnGroup& group = groups[k / kGroup];
+        group.rows[k % kGroup] = rows[is_tap ? k : count - 1];
+        for (int o = 0; o < 2; ++o) {
+            for (int p = 0; p < kPlanes; ++p) {
+                group.bytes[o][p][k % kGroup] = is_tap ? weight_byte(weights[o * count + k], p) : 0;
+            }
+        }
+    }
+    if (num_groups <= 2) return resize_columns_of_two_groups({groups[0], groups[1]}, n, dst);
+    resize_columns_of_groups(groups, num_groups, n, dst);
+}
+
+// ---- Rows.
+namespace {
+
+enum class BlockKind : int32_t {
+    any,
+    eight_taps,  // two groups, whose pixels are in the same sixteen bytes: an image grows
+    in_order,    // output j weighs bytes 4 j .. 4 j + 3 of each group: an image shrinks to a quarter
+};
+
+// Sixteen outputs, x .. x + 15. A vector of 64 source bytes holds what they weigh of one group of four taps;
+// each quarter takes sixteen bytes of it, and of those each output its four.
+struct alignas(kVector) GatherBlock {
+    int32_t quarter[kLanes];  // 32-bit words of the 64 bytes, for vpermd
+    uint8_t byte[kVector];    // of each quarter, for vpshufb
+    int32_t base;             // the first of the 64 bytes of group 0; those of group g are 4 g further on
+    int32_t num_groups;
+    BlockKind kind;
+    // Followed by the weights, [num_groups, kPlanes, 64].
+};
+
+struct alignas(kVector) GatherHeader {
+    int32_t num_blocks;
+};
+
+constexpr int64_t kGroupBytes = kPlanes * kVector;
+
+struct Block {
+    int32_t x, num_outputs, base, num_groups;
+    bool fits;
+    BlockKind kind;
+};
+
+// The output that lane j computes: lanes beyond the end repeat the last one.
+int32_t output_of(const Block& block, int32_t j) noexcept {
+    return block.x + (j < block.num_outputs ? j : block.num_outputs - 1);
+}
+
+// The 32-bit word of the 64 bytes where the sixteen bytes of quarter q start.
+int32_t quarter_start(const ResizeTaps& taps, const Block& block, int32_t q) noexcept {
+    return (taps.first[output_of(block, kQuarters * q)] - block.base) / 4;
+}
+
+// Where in the sixteen bytes of its quarter lane j finds its first pixel.
+int32_t first_byte(const ResizeTaps& taps, const Block& block, int32_t j) noexcept {
+    return taps.first[output_of(block, j)] - block.base - 4 * quarter_start(taps, block, j / kQuarters);
+}
+
+// Whether every quarter holds `num_taps` taps of its outputs.
+bool reaches(const ResizeTaps& taps, const Block& block, int32_t num_taps) noexcept {
+    for (int32_t j = 0; j < kLanes; ++j) {
+        if (quarter_start(taps, block, j / kQuarters) > kLanes - 4) return false;
+        if (first_byte(taps, block, j) + num_taps > 16) return false;
+    }
+    return true;
+}
+
+bool is_in_order(const ResizeTaps& taps, const Block& block) noexcept {
+    for (int32_t j = 0; j < kLanes; ++j) {
+        if (taps.first[output_of(block, j)] - block.base != kGroup * j) return false;
+    }
+    return true;
+}
+
+// The 64 bytes may start up to three before the first source pixel: quarters start at multiples of four from
+// there, and of four ways to place those, the windows may fit only one.
+Block block_at(const ResizeTaps& taps, int32_t x) noexcept {
+    Block block{x, taps.size - x < kLanes ? taps.size - x : kLanes, 0, 0, false, BlockKind::any};
+    for (int32_t j = 0; j < block.num_outputs; ++j) {
+        const int32_t groups = (taps.count[x + j] + kGroup - 1) / kGroup;
+        if (groups > block.num_groups) block.num_groups = groups;
+    }
+    for (int32_t shift = 0; shift < 4 && !block.fits; ++shift) {
+        block.base = taps.first[x] - shift;
+        block.fits = reaches(taps, block, kGroup);
+    }
+    if (is_in_order(taps, block)) {
+        block.kind = BlockKind::in_order;
+    } else if (block.num_groups == 2 && reaches(taps, block, 2 * kGroup)) {
+        block.kind = BlockKind::eight_taps;
+    }
+    return block;
+}
+
+int64_t gather_packed_bytes(const ResizeTaps& taps) noexcept {
+    int64_t bytes = sizeof(GatherHeader);
+    for (int32_t x = 0; x < taps.size; x += kLanes) {
+        const Block block = block_at(taps, x);
+        if (!block.fits) return 0;
+        bytes += static_cast<int64_t>(sizeof(GatherBlock)) + block.num_groups * kGroupBytes;
+    }
+    return bytes;
+}
+
+void gather_pack(const ResizeTaps& taps, std::byte* packed) noexcept {
+    reinterpret_cast<GatherHeader*>(packed)->num_blocks = (taps.size + kLanes - 1) / kLanes;
+    packed += sizeof(GatherHeader);
+    for (int32_t x = 0; x < taps.size; x += kLanes) {
+        const Block block = block_at(taps, x);
+        auto& out = *reinterpret_cast<GatherBlock*>(packed);
+        out.base = block.base;
+        out.num_groups = block.num_groups;
+        out.kind = block.kind;
+        auto* weights = reinterpret_cast<uint8_t*>(packed + sizeof(GatherBlock));
+        for (int32_t j = 0; j < kLanes; ++j) {
+            out.quarter[j] = quarter_start(taps, block, j / kQuarters) + j % kQuarters;
+            for (int32_t k = 0; k < kGroup; ++k) {
+                out.byte[kGroup * j + k] = static_cast<uint8_t>(first_byte(taps, block, j) + k);
+            }
+            const int32_t output = output_of(block, j);
+            for (int32_t k = 0; k < block.num_groups * kGroup; ++k) {
+                const int32_t weight =
+                    k < taps.count[output] ? taps.weights[int64_t{output} * taps.stride + k] : 0;
+                for (int p = 0; p < kPlanes; ++p) {
+                    weights[((k / kGroup) * kPlanes + p) * kVector + kGroup * j + k % kGroup] =
+                        weight_byte(weight, p);
+                }
+            }
+        }
+        packed += sizeof(GatherBlock) + block.num_groups * kGroupBytes;
+    }
+}
+
+// Writes sixteen outputs of four rows, which come interleaved by fours.
+void store_rows(__m512i quarters, uint8_t* const* dst, int64_t x) noexcept {
+    static_assert(kGatherRows == kQuarters, "the results of the rows fill one vector");
+    const __m512i by_rows = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i rows = _mm512_permutexvar_epi32(by_rows, quarters);
+    const auto at = [x](uint8_t* row) { return reinterpret_cast<__m128i*>(row + x); };
+    _mm_storeu_si128(at(dst[0]), _mm512_castsi512_si128(rows));
+    _mm_storeu_si128(at(dst[1]), _mm512_extracti32x4_epi32(rows, 1));
+    _mm_storeu_si128(at(dst[2]), _mm512_extracti32x4_epi32(rows, 2));
+    _mm_storeu_si128(at(dst[3]), _mm512_extracti32x4_epi32(rows, 3));
+}
+
+// All rows of one block whose outputs start at x. gcc 12 keeps the sums in registers only where the loops
+// over them lie within another one: that over the rows.
+template <bool kInOrder>
+void resize_groups(const uint8_t* const* src, int64_t num_rows, const GatherBlock& block,
+                   const std::byte* weights, int64_t x, uint8_t* const* dst) noexcept {
+    const __m512i quarter = _mm512_load_si512(block.quarter);
+    const __m512i byte = _mm512_load_si512(block.byte);
+    for (int64_t row = 0; row < num_rows; row += kGatherRows) {
+        __m512i low[kGatherRows], middle[kGatherRows], high[kGatherRows];
+        for (int r = 0; r < kGatherRows; ++r) {
+            low[r] = _mm512_set1_epi32(kHalf);
+            middle[r] = high[r] = _mm512_setzero_si512();
+        }
+        for (int32_t g = 0; g < block.num_groups; ++g) {
+            const std::byte* group = weights + g * kGroupBytes;
+            const __m512i low_weight = _mm512_load_si512(group);
+            const __m512i middle_weight = _mm512_load_si512(group + kVector);
+            const __m512i high_weight = _mm512_load_si512(group + 2 * kVector);
+            for (int r = 0; r < kGatherRows; ++r) {
+                __m512i pixels = _mm512_loadu_si512(src[row + r] + block.base + kGroup * g);
+                if (!kInOrder) pixels = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(quarter, pixels), byte);
+                dot_four(low[r], pixels, low_weight);
+                dot_four(middle[r], pixels, middle_weight);
+                dot_four(high[r], pixels, high_weight);
+            }
+        }
+        for (int r = 0; r < kGatherRows; ++r) low[r] = pixels_of(low[r], middle[r], high[r]);
+        store_rows(pack(low[0], low[1], low[2], low[3]), dst + row, x);
+    }
+}
+
+void resize_eight_taps(const uint8_t* const* src, int64_t num_rows, const GatherBlock& block,
+                       const std::byte* weights, int64_t x, uint8_t* const* dst) noexcept {
+    const __m512i quarter = _mm512_load_si512(block.quarter);
+    const __m512i byte = _mm512_load_si512(block.byte);
+    const __m512i byte_of_next = _mm512_add_epi8(byte, _mm512_set1_epi8(kGroup));
+    for (int64_t row = 0; row < num_rows; row += kGatherRows) {
+        __m512i pixels[2][kGatherRows], sums[kGatherRows];
+        for (int r = 0; r < kGatherRows; ++r) {
+            const __m512i window =
+                _mm512_permutexvar_epi32(quarter, _mm512_loadu_si512(src[row + r] + block.base));
+            pixels[0][r] = _mm512_shuffle_epi8(window, byte);
+            pixels[1][r] = _mm512_shuffle_epi8(window, byte_of_next);
+            sums[r] = start_of_highest();
+        }
+        for (int p = kPlanes - 1; p >= 0; --p) {
+            for (int g = 0; g < 2; ++g) {
+                const __m512i weight = _mm512_load_si512(weights + g * kGroupBytes + p * kVector);
+                for (int r = 0; r < kGatherRows; ++r) dot_four(sums[r], pixels[g][r], weight);
+            }
+            if (p == 0) break;
+            for (int r = 0; r < kGatherRows; ++r) sums[r] = next_plane(sums[r]);
+        }
+        for (int r = 0; r < kGatherRows; ++r) sums[r] = pixels_of(sums[r]);
+        store_rows(pack(sums[0], sums[1], sums[2], sums[3]), dst + row, x);
+    }
+}
+
+void gather_run(const uint8_t* const* src, int64_t num_rows, const std::byte* packed,
+                uint8_t* const* dst) noexcept {
+    const int32_t num_blocks = reinterpret_cast<const GatherHeader*>(packed)->num_blocks;
+    packed += sizeof(GatherHeader);
+    for (int64_t b = 0; b < num_blocks; ++b) {
+        const auto& block = *reinterpret_cast<const GatherBlock*>(packed);
+        packed += sizeof(GatherBlock);
+        switch (block.kind) {
+            case BlockKind::any:
+                resize_groups<false>(src, num_rows, block, packed, b * kLanes, dst);
+                break;
+            case BlockKind::eight_taps:
+                resize_eight_taps(src, num_rows, block, packed, b * kLanes, dst);
+                break;
+            case BlockKind::in_order:
+                resize_groups<true>(src, num_rows, block, packed, b * kLanes, dst);
+                break;
+        }
+        packed += block.num_groups * kGroupBytes;
+    }
+}
+
+}  // namespace
+
+const ResizeGather kResizeGather{gather_packed_bytes, gather_pack, gather_run};
+
+}  // namespace pocketvlm::avx512_vnni
