@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import memory, quality, sizes
+from . import bench_preprocess, memory, quality, sizes
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,15 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
             help="how far the types of weights are from f32",
             description="Export a model at f32 and other types, force f32's answer through each, and print "
             "how often they agree on the next token and how far their distributions are apart.",
+        )
+    )
+    bench_preprocess.add_arguments(
+        commands.add_parser(
+            "preprocess",
+            help="time from an image to the vision encoder's input, beside Pillow, transformers and OpenCV",
+            description="Preprocess generated pictures of several sizes in turns with Pillow and NumPy, the "
+            "PIL image processor of transformers, OpenCV and our own kernels, and print a table of times and "
+            "ratios. First the pixels of all but OpenCV are compared: they must be equal.",
         )
     )
 

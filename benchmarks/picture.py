@@ -1,7 +1,9 @@
-"""The picture that is measured with when none is given: always the same, made on the spot."""
+"""Pictures to measure with when none is given: always the same, made on the spot."""
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 SIZE = (1536, 1152)  # (width, height): 13 tiles for every size of SmolVLM
@@ -15,3 +17,23 @@ def generated_picture(size: tuple[int, int] = SIZE) -> Image.Image:
         Image.effect_mandelbrot(size, (-2.0, -1.2, 1.0, 1.2), 60),
     )
     return Image.merge("RGB", bands)
+
+
+def noisy_pixels(height: int, width: int, *, seed: int) -> NDArray[np.uint8]:
+    """Draws what resizing meets in a photo: slow gradients, sharp edges up to black and white, fine noise.
+
+    Returns:
+        uint8 [height, width, 3]; the same for the same seed and the same NumPy.
+    """
+    rng = np.random.default_rng(seed)
+    down = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None, None]  # [H, 1, 1]
+    across = np.linspace(0.0, 1.0, width, dtype=np.float32)[None, :, None]  # [1, W, 1]
+    waves = rng.uniform(2.0, 9.0, size=(2, 3)).astype(np.float32)  # a pair for each channel
+    pixels = 128.0 + 60.0 * np.sin(waves[0] * down) + 60.0 * np.cos(waves[1] * across)  # [H, W, 3]
+    for _ in range(24):
+        top, bottom = np.sort(rng.integers(0, height, 2, endpoint=True))
+        left, right = np.sort(rng.integers(0, width, 2, endpoint=True))
+        pixels[top : (top + bottom + 1) // 2, left : (left + right + 1) // 2] = rng.integers(0, 256, 3)
+    pixels += 6.0 * rng.standard_normal(pixels.shape, dtype=np.float32)
+    drawn: NDArray[np.uint8] = pixels.clip(0.0, 255.0).astype(np.uint8)
+    return drawn
