@@ -8,8 +8,8 @@ if __name__ != "pocketvlm.demo_model":
 
 from pathlib import Path
 
-# What `pocketvlm export gguf checkpoint model --type q8_0` made of the checkpoint.
+# What `pocketvlm export gguf checkpoint model --type q8_0 --name pocketvlm-demo` made of the checkpoint.
 MODEL_FOLDER = Path(__file__).parent / "model"
 
 # The kinds of question, of `scenes.KINDS`, that it answers right in 85 of 100 cases at least.
-FEATURES = ("describe", "count", "colour", "where")
+FEATURES = ("describe", "sign", "count", "colour", "where", "change")

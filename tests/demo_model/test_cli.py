@@ -172,7 +172,7 @@ def test_every_seed_gives_a_sign_and_shapes_that_no_other_set_holds() -> None:
         assert len({question.kind for question in questions}) == 3
         kinds |= {question.kind for question in questions}
         assert (scene, questions) == cli.make_up(seed)
-    assert kinds == set(FEATURES)
+    assert kinds == set(FEATURES) - {"change"}  # which takes two pictures
     assert cli._FIRST_SEED >= 2 * scenes.HELD_OUT_SEED
 
 

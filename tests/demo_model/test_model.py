@@ -26,14 +26,14 @@ def config() -> ModelConfig:
 
 
 def test_it_is_what_export_makes_of_the_checkpoint(tmp_path: Path) -> None:
-    export("gguf", DEMO_CHECKPOINT, tmp_path / "model", "--type", "q8_0")
+    export("gguf", DEMO_CHECKPOINT, tmp_path / "model", "--type", "q8_0", "--name", "pocketvlm-demo")
     made, shipped = (
         {path.name: path.read_bytes() for path in folder.iterdir()}
         for folder in (tmp_path / "model", MODEL_FOLDER)
     )
     assert sorted(made) == sorted(shipped)
     differing = [name for name in made if made[name] != shipped[name]]
-    assert differing == [], "pocketvlm export gguf checkpoint model --type q8_0 --force"
+    assert differing == [], "pocketvlm export gguf checkpoint model --type q8_0 --name pocketvlm-demo --force"
 
 
 def test_it_is_small() -> None:

@@ -148,9 +148,9 @@ class TestStored:
     @pytest.mark.parametrize(
         "type",
         [
-            *("f32", "f16", "bf16", "q8_0"),
+            *("f32", "f16", "bf16", "q4_0"),
             pytest.param(
-                "q4_0",
+                "q8_0",
                 marks=pytest.mark.xfail(reason="scalar has one answer in 100 other, a point", strict=True),
             ),
         ],
