@@ -137,7 +137,8 @@ def _rows_table(plain: Sequence[Report], isa: str) -> str:
     rows = []
     for row in dict.fromkeys(subject["isa"] for subject in plain):
         found = {subject["type"]: subject for subject in plain if subject["isa"] == row}
-        asked = max(sum(subject["asked"].values()) for subject in found.values())
+        # Reports of several runs may be put together.
+        counts = sorted({sum(subject["asked"].values()) for subject in found.values()})
         cells = []
         for type in types:
             if type not in found or (row != isa and type not in of_best):
@@ -147,7 +148,7 @@ def _rows_table(plain: Sequence[Report], isa: str) -> str:
             else:
                 first = min(sum(subject["asked"].values()) for subject in (found[type], of_best[type]))
                 cells.append(_signed(points(found[type], first=first) - points(of_best[type], first=first)))
-        rows.append([f"`{row}`", f"{asked:,}", *cells])
+        rows.append([f"`{row}`", " or ".join(f"{count:,}" for count in counts), *cells])
     caption = "Other kernels, as the difference in points from these over the same questions:"
     return f"{caption}\n\n{_table(['kernels', 'questions', *(f'`{type}`' for type in types)], rows)}"
 

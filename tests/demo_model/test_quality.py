@@ -1,7 +1,7 @@
 """How good the demo model is, and what types and rows of kernels may cost: on a subset, and as stored.
 
-Of 200 questions one is half a point: q8_0 may lose one of them, q4_0 six, and rows may not differ in any. The
-0.2 points that rows may differ by are two questions of the 1,000 in the stored report.
+Of 500 questions one is 0.2 points: q8_0 may lose two of them, q4_0 fifteen, and rows may differ in one. Of the
+1,000 in the stored report these are twice as many.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pocketvlm.export.verify import examine
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "examples" / "demo_model" / "checkpoint"
 
-EXAMPLES = 200
+EXAMPLES = 500
 SCALAR_EXAMPLES = 12  # about a second each
 
 MOST_LOST = {"f16": 0.2, "bf16": 0.2, "q8_0": 0.5, "q4_0": 3.0}  # points, against f32
@@ -103,10 +103,10 @@ class TestSubset:
     def test_four_more_bits_show(self, subset: Report) -> None:
         """Answers bear much; this notices less. A 16th of the step is a 256th of the divergence.
 
-        Activations are rounded alike for both and add to both: a 16th is asked for.
+        Activations are rounded to eight bits for both, which is most of what q8_0 loses: an eighth is asked for.
         """
         kl = {type: subject_of(subset, type, BEST)["kl_mean"] for type in ("q8_0", "q4_0")}
-        assert 0 < kl["q8_0"] < kl["q4_0"] / 16
+        assert 0 < kl["q8_0"] < kl["q4_0"] / 8
 
     def test_outliers_do_not_hurt_the_default(self, subset: Report) -> None:
         f32, twin = (subject_of(subset, *key) for key in (("f32", BEST), (DEFAULT_TYPE, BEST, 100)))
@@ -145,16 +145,7 @@ class TestStored:
         lost = points(subject_of(stored, "f32", isa)) - points(subject_of(stored, type, isa))
         assert round(lost, 6) <= MOST_LOST[type]
 
-    @pytest.mark.parametrize(
-        "type",
-        [
-            *("f32", "f16", "bf16", "q4_0"),
-            pytest.param(
-                "q8_0",
-                marks=pytest.mark.xfail(reason="scalar has one answer in 100 other, a point", strict=True),
-            ),
-        ],
-    )
+    @pytest.mark.parametrize("type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
     def test_no_row_is_off(self, stored: Report, type: str) -> None:
         differences = between_rows(stored, type)
         assert len(differences) == 6, "four rows"
