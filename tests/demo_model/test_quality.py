@@ -1,7 +1,7 @@
 """How good the demo model is, and what types and rows of kernels may cost: on a subset, and as stored.
 
-Of 500 questions one is 0.2 points: q8_0 may lose two of them, q4_0 fifteen, and rows may differ in one. Of the
-1,000 in the stored report these are twice as many.
+Of 500 questions one is 0.2 points: q8_0 may lose two of them, q4_0 fifteen, and rows may differ in one. Of
+the 1,000 in the stored report these are twice as many.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class TestSubset:
     def test_four_more_bits_show(self, subset: Report) -> None:
         """Answers bear much; this notices less. A 16th of the step is a 256th of the divergence.
 
-        Activations are rounded to eight bits for both, which is most of what q8_0 loses: an eighth is asked for.
+        Activations are rounded to eight bits for both, most of what q8_0 loses: an eighth is asked for.
         """
         kl = {type: subject_of(subset, type, BEST)["kl_mean"] for type in ("q8_0", "q4_0")}
         assert 0 < kl["q8_0"] < kl["q4_0"] / 8
