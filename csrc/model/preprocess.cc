@@ -79,13 +79,13 @@ class TileWriter {
         : output_(output), tile_size_(tile_size), kernels_(kernels) {}
 
     // Rows are written so many at a time, from a multiple of it within each tile on.
-    int64_t batch() const noexcept { return output_.layout == TileLayout::planes ? 1 : output_.patch_size; }
+    int64_t batch() const noexcept { return output_.layout == TileLayout::tiles ? 1 : output_.patch_size; }
 
     // `stage` has row `last` of its tiles; the first of those side by side is `tile`, and there it is row y.
     // `rows` has room for a batch.
     void write(const RowStage& stage, int64_t last, int64_t tile, int64_t y, const uint8_t** rows) const {
         switch (output_.layout) {
-            case TileLayout::planes:
+            case TileLayout::tiles:
                 return write_planes(stage, last, tile, y);
             case TileLayout::patches_bf16:
                 return write_patches(stage, last, tile, y, rows, kernels_.center_patches_bf16);

@@ -31,14 +31,14 @@ int64_t count_tiles(const PreprocessPlan& plan);
 // row, its pixels [3, patch_size, patch_size], as 2 p - 255. Pixels at the right and the bottom that fill no
 // patch are left out.
 enum class TileLayout {
-    planes,        // uint8 [tiles, 3, tile_size, tile_size]
+    tiles,         // uint8 [tiles, 3, tile_size, tile_size]
     patches_bf16,  // bfloat16 [tiles, patches, 3 * patch_size^2]
     patches_f32,   // float32 of that shape
 };
 
 struct TileOutput {
     TileLayout layout;
-    int64_t patch_size;  // in [1, tile_size]; not looked at for planes
+    int64_t patch_size;  // in [1, tile_size]; not looked at for tiles
     void* data;
 };
 

@@ -36,7 +36,7 @@ const KernelTable& row(const std::optional<std::string>& isa) {
 }
 
 TileLayout to_layout(const std::string& name, std::optional<int64_t> patch_size, int64_t tile_size) {
-    if (name == "tiles") return TileLayout::planes;
+    if (name == "tiles") return TileLayout::tiles;
     if (name != "patches_bf16" && name != "patches_f32") {
         throw InputError(
             concat("layout: found ", name, ", expected one of: tiles, patches_bf16, patches_f32"));
@@ -74,7 +74,7 @@ py::array preprocess_image(const py::object& image, const HeightWidth& resized,
     const py::ssize_t side = tile_size, patch = patch_size.value_or(1), grid = side / patch;
     const std::vector<py::ssize_t> planes{num_tiles, 3, side, side},
         patches{num_tiles, grid * grid, 3 * patch * patch};
-    py::array array = layout == TileLayout::planes         ? output_array<uint8_t>(out, planes)
+    py::array array = layout == TileLayout::tiles          ? output_array<uint8_t>(out, planes)
                       : layout == TileLayout::patches_bf16 ? output_array<uint16_t>(out, patches)
                                                            : output_array<float>(out, patches);
     const TileOutput output{layout, patch, array.mutable_data()};

@@ -2,10 +2,8 @@
 
 #include "kernels/normalize/normalize.h"
 
-namespace pocketvlm::neon {
+namespace pocketvlm {
 namespace {
-
-constexpr int64_t kStep = 8;
 
 struct EightFloats {
     float32x4_t low, high;
@@ -29,22 +27,12 @@ void center_eight(const uint8_t* src, BFloat16* out) noexcept {
     vst1q_u16(&out->bits, vuzp2q_u16(vreinterpretq_u16_f32(values.low), vreinterpretq_u16_f32(values.high)));
 }
 
-template <typename T>
-void center_patches(const uint8_t* const* rows, int64_t first, int64_t num_patches, int64_t patch_size,
-                    int64_t patch_stride, T* out, CenterPatches<T>& narrow) noexcept {
-    if (patch_size < kStep) return narrow(rows, first, num_patches, patch_size, patch_stride, out);
-    for (int64_t j = 0; j < num_patches; ++j, first += patch_size, out += patch_stride) {
-        for (int64_t ky = 0; ky < patch_size; ++ky) {
-            const uint8_t* src = rows[ky] + first;
-            T* row = out + ky * patch_size;
-            for (int64_t kx = 0; kx + kStep <= patch_size; kx += kStep) center_eight(src + kx, row + kx);
-            // The last eight once more, rather than the rest one by one.
-            if (patch_size % kStep != 0) center_eight(src + patch_size - kStep, row + patch_size - kStep);
-        }
-    }
-}
-
 }  // namespace
+}  // namespace pocketvlm
+
+#include "kernels/normalize/eight_pixels.inl"
+
+namespace pocketvlm::neon {
 
 void center_patches_bf16(const uint8_t* const* rows, int64_t first, int64_t num_patches, int64_t patch_size,
                          int64_t patch_stride, BFloat16* out) noexcept {

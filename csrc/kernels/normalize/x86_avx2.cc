@@ -2,10 +2,8 @@
 
 #include "kernels/normalize/normalize.h"
 
-namespace pocketvlm::avx2 {
+namespace pocketvlm {
 namespace {
-
-constexpr int64_t kStep = 8;  // pixels of one vector of floats
 
 __m256 centred(const uint8_t* pixels) noexcept {
     const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(pixels));
@@ -22,22 +20,12 @@ void center_eight(const uint8_t* src, BFloat16* out) noexcept {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), words);
 }
 
-template <typename T>
-void center_patches(const uint8_t* const* rows, int64_t first, int64_t num_patches, int64_t patch_size,
-                    int64_t patch_stride, T* out, CenterPatches<T>& narrow) noexcept {
-    if (patch_size < kStep) return narrow(rows, first, num_patches, patch_size, patch_stride, out);
-    for (int64_t j = 0; j < num_patches; ++j, first += patch_size, out += patch_stride) {
-        for (int64_t ky = 0; ky < patch_size; ++ky) {
-            const uint8_t* src = rows[ky] + first;
-            T* row = out + ky * patch_size;
-            for (int64_t kx = 0; kx + kStep <= patch_size; kx += kStep) center_eight(src + kx, row + kx);
-            // The last eight once more, rather than the rest one by one.
-            if (patch_size % kStep != 0) center_eight(src + patch_size - kStep, row + patch_size - kStep);
-        }
-    }
-}
-
 }  // namespace
+}  // namespace pocketvlm
+
+#include "kernels/normalize/eight_pixels.inl"
+
+namespace pocketvlm::avx2 {
 
 void center_patches_bf16(const uint8_t* const* rows, int64_t first, int64_t num_patches, int64_t patch_size,
                          int64_t patch_stride, BFloat16* out) noexcept {
