@@ -21,16 +21,20 @@ class Machine:
     threads: int  # that computed
     isa: str  # the row of kernels that computed
     load_average: float  # of the last minute; what else runs takes time away from what is measured
+    governor: str  # that sets the clock of the cores; "unknown" where the kernel does not tell
     system: str
     python: str
     pocketvlm: str
+    commit: str  # that was built; "unknown" without git
+    compiler: str  # that built it
 
     def to_text(self) -> str:
         """Returns two lines for the head of a table."""
         return (
-            f"{self.cpu}, {self.cores} cores, {self.memory_bytes / 1e9:.1f} GB, {self.system}\n"
-            f"pocketvlm {self.pocketvlm}, kernels {self.isa}, {self.threads} threads, Python {self.python}; "
-            f"load average before: {self.load_average:.2f}"
+            f"{self.cpu}, {self.cores} cores, {self.memory_bytes / 1e9:.1f} GB, {self.system}, "
+            f"governor {self.governor}; load average before: {self.load_average:.2f}\n"
+            f"pocketvlm {self.pocketvlm} ({self.commit}, {self.compiler}), kernels {self.isa}, "
+            f"{self.threads} threads, Python {self.python}"
         )
 
 
@@ -43,9 +47,12 @@ def this_machine(*, threads: int | None = None) -> Machine:
         threads=threads or _core.default_threads(),
         isa=os.environ.get("POCKETVLM_ISA") or _core.isas()[0],
         load_average=os.getloadavg()[0],
+        governor=_governor(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         pocketvlm=__version__,
+        commit=_core.build_info()["commit"],
+        compiler=_core.build_info()["compiler"],
     )
 
 
@@ -56,3 +63,8 @@ def _cpu_name() -> str:
         r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE
     )
     return names[0].strip() if names else platform.machine()
+
+
+def _governor() -> str:
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return governor.read_text().strip() if governor.exists() else "unknown"

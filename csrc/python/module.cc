@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <exception>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,18 @@ std::vector<std::string> available_isas() {
     return names;
 }
 
+// What was compiled by what: a measurement says nothing without it.
+std::map<std::string, std::string> build_info() {
+#if defined(__clang__)
+    const std::string compiler = "Clang " __clang_version__;
+#elif defined(__GNUC__)
+    const std::string compiler = "GNU " __VERSION__;
+#else
+    const std::string compiler = "unknown";
+#endif
+    return {{"compiler", compiler}, {"commit", POCKETVLM_COMMIT}};
+}
+
 }  // namespace
 }  // namespace pocketvlm
 
@@ -62,6 +75,7 @@ PYBIND11_MODULE(_core, module) {
 
     module.def("isas", &available_isas, "Kernel table rows that this processor can run, best first.");
     module.def("cpu_features", [] { return feature_names(detect_cpu_features()); });
+    module.def("build_info", &build_info, "The compiler and the commit of the sources that this was built from.");
     module.def("default_threads", &default_num_threads, "Threads that CPU affinity and CPU quota allow.");
 
     py::class_<StopFlag>(module, "StopFlag", "Asks long calls to stop; set from any thread.")
