@@ -30,7 +30,9 @@ from pocketvlm.export.options import name_list, positive, require_writable
 from pocketvlm.images import DEFAULT_PIXEL_LIMIT, check_image_size
 from pocketvlm.processor import ImageSize, TilePlan, plan_tiles
 
+from .environments import find_python
 from .machine import Machine, this_machine
+from .options import default_work_dir
 from .picture import noisy_pixels
 from .preprocess_subjects import (
     PILLOW_RESIZES,
@@ -131,10 +133,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--transformers-python",
-        default=os.environ.get("POCKETVLM_TRANSFORMERS_PYTHON") or None,
+        default=os.environ.get("POCKETVLM_TRANSFORMERS_PYTHON")
+        or find_python("transformers", default_work_dir()),
         metavar="PATH",
-        help="interpreter of an environment that has transformers (POCKETVLM_TRANSFORMERS_PYTHON); without, "
-        "transformers is not measured",
+        help="interpreter of an environment that has transformers (POCKETVLM_TRANSFORMERS_PYTHON, else what "
+        "`pocketvlm bench prepare transformers` made); without, transformers is not measured",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.set_defaults(func=run_command)
@@ -151,7 +154,7 @@ def run_command(args: argparse.Namespace) -> int:
     processing = read_processing()
     opencv = import_opencv() if opencv_is_there() else None
     python = args.transformers_python
-    with TransformersProcess(python, processing.folder) if python else nullcontext() as process:
+    with TransformersProcess(str(python), processing.folder) if python else nullcontext() as process:
         report = Report(
             machine, processing, args.repeat, _versions(process, opencv), _absent(process, opencv)
         )

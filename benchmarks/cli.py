@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from . import bench_preprocess, memory, quality, sizes
+from . import bench_preprocess, environments, memory, quality, sizes
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the bench commands below `parser`; each sets `func(args) -> exit code`."""
     commands = parser.add_subparsers(title="measurements", metavar="COMMAND", required=True)
+    environments.add_arguments(
+        commands.add_parser(
+            "prepare",
+            help="make the environments of the programs to compare with",
+            description="Make a virtual environment for each peer, with the versions that are known to work, "
+            "and show which are there. Those that are there stay.",
+        )
+    )
     memory.add_arguments(
         commands.add_parser(
             "memory",

@@ -7,7 +7,6 @@ libraries, mapped file pages, the packed weights. control_group.py adds the hard
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +24,7 @@ from pocketvlm.errors import InputError, UnsupportedError
 
 from .control_group import MemoryControlGroup, memory_control_group
 from .picture import generated_picture
+from .process_memory import process_tree, status_bytes
 
 SAMPLE_INTERVAL_S = 0.005
 
@@ -103,7 +103,7 @@ def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) ->
     nothing, but a child inherits the high-water mark of the process that forked it and keeps it through exec:
     at or below our own mark it says nothing about the child.
     """
-    own_peak = _status_bytes(os.getpid()).get("VmHWM")
+    own_peak = status_bytes(os.getpid()).get("VmHWM")
     if own_peak is None:
         raise UnsupportedError("/proc/self/status has no VmHWM: memory is measured on Linux only")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
@@ -114,7 +114,7 @@ def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) ->
             if pid != 0:
                 process.returncode = os.waitstatus_to_exitcode(status)
                 break
-            marks = [_status_bytes(member) for member in _process_tree(process.pid)]
+            marks = [status_bytes(member) for member in process_tree(process.pid)]
             together = sum(mark.get("VmRSS", 0) for mark in marks)
             peak = max(peak, together, *(mark.get("VmHWM", 0) for mark in marks))
             time.sleep(SAMPLE_INTERVAL_S)
@@ -124,25 +124,6 @@ def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) ->
         raise
     at_exit = usage.ru_maxrss * 1024
     return process.returncode, max(peak, at_exit) if at_exit > own_peak else peak
-
-
-def _process_tree(pid: int) -> Iterator[int]:
-    """`pid` and all its living descendants."""
-    yield pid
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in children.read_text().split():
-                yield from _process_tree(int(child))
-
-
-def _status_bytes(pid: int) -> dict[str, int]:
-    """The memory lines of /proc/PID/status in bytes; empty for a process that has ended."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    lines = re.findall(r"^(Vm\w+):\s+(\d+) kB$", text, re.MULTILINE)
-    return {name: int(kilobytes) * 1024 for name, kilobytes in lines}
 
 
 def parse_size(text: str) -> int:

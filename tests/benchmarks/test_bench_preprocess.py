@@ -76,8 +76,9 @@ dnn = SimpleNamespace(blobFromImages=blob_from_images)
 
 
 @pytest.fixture(autouse=True)
-def nothing_else_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_else_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hides what this machine may have; a test brings in its own."""
+    monkeypatch.setenv("POCKETVLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("POCKETVLM_TRANSFORMERS_PYTHON", raising=False)
     monkeypatch.setattr(bench_preprocess, "opencv_is_there", lambda: False)
 
@@ -124,7 +125,7 @@ class TestCommand:
         options = ["--repeat", "2", "--threads", "2", "--isas", "scalar", "--json", out]
         assert bench("--sizes", f"{SMALL},20x100", *options) == 0
         printed = capsys.readouterr().out
-        assert "Not measured: the PIL processor of transformers. To prepare it: python3 -m venv" in printed
+        assert "transformers. To prepare it: pocketvlm bench prepare transformers" in printed
         assert "Not measured: OpenCV. To prepare it: pip install '.[bench]'" in printed
         assert "100x20 -> 2048x410 -> 2048x512: 4 tiles and the global one." in printed
         assert "Equal in every pixel: Pillow + NumPy, ours." in printed
@@ -235,7 +236,7 @@ class TestCommand:
         assert bench("--sizes", SMALL, "--transformers-python", sys.executable) == 1
         error = capsys.readouterr().err
         assert f"--transformers-python: {sys.executable}: exit code 1: ModuleNotFoundError: No mod" in error
-        assert "pip install transformers==5.23.0 pillow==" in error
+        assert "pocketvlm bench prepare transformers" in error
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -246,7 +247,10 @@ class TestCommand:
             (["--sizes", "60000x60000"], "--sizes: 60000x60000 is 3,600,000,000 pixels, pixel_limit is"),
             (["--isas", "scalar,mmx"], "--isas: found 'mmx', expected some of "),
             (["--json", "missing/out.json"], "missing/out.json: cannot be written"),
-            (["--transformers-python", "missing/python"], "missing/python: no such interpreter; python3 -m"),
+            (
+                ["--transformers-python", "missing/python"],
+                "missing/python: no such interpreter; pocketvlm bench",
+            ),
         ],
     )
     def test_what_cannot_work_is_said_before_anything_is_measured(
