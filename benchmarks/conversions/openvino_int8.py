@@ -1,4 +1,4 @@
-"""Makes OpenVINO's model of a checkpoint, with weights of int8: what `optimum-cli export openvino` would make.
+"""Makes OpenVINO's model of a checkpoint, with weights of int8, as `optimum-cli export openvino` does.
 
     python openvino_int8.py CHECKPOINT OUT
 

@@ -1,7 +1,7 @@
 """OpenVINO through optimum-intel, as a subject of `pocketvlm bench`: subject_child.py has the protocol.
 
-The model is what conversions/openvino_int8.py made. It runs by `generate`, as it does for users of the library;
-the clock reads are around its vision part and in a streamer.
+The model is what conversions/openvino_int8.py made. It runs by `generate`, as it does for users of the
+library; the clock is read around its vision part and in a streamer.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Runner:
         return self._generate(inputs, new_tokens, started)
 
     def _encode_images_timed(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's `get_vision_embeddings`; it is also called, and returns None, when tokens are decoded."""
+        """The model's `get_vision_embeddings`; when tokens are decoded it is called too, and returns None."""
         begun = time.perf_counter()
         features = self._encode_images(*args, **kwargs)
         if features is not None:
