@@ -16,10 +16,15 @@ struct CpuFeatures {
     bool avx512dq = false;
     bool avx512vl = false;
     bool avx512_vnni = false;
+    bool avx512_bf16 = false;
+    bool amx_tile = false;
+    bool amx_int8 = false;
+    bool amx_bf16 = false;
     bool neon = false;
 };
 
-// x86-64: asks cpuid, and xgetbv for the registers that the operating system saves. AArch64 always has NEON.
+// x86-64: asks cpuid, and xgetbv for the registers that the operating system saves; Linux gives a process the
+// tiles of AMX when it asks for them, which is done here: refused means not there. AArch64 always has NEON.
 // All false on other architectures.
 CpuFeatures detect_cpu_features() noexcept;
 

@@ -10,5 +10,6 @@ void bind_gguf(pybind11::module_& module);
 void bind_kernels(pybind11::module_& kernels);
 void bind_model(pybind11::module_& module);
 void bind_preprocess(pybind11::module_& module, pybind11::module_& kernels);
+void bind_roofs(pybind11::module_& module, pybind11::module_& kernels);
 
 }  // namespace pocketvlm

@@ -92,4 +92,5 @@ PYBIND11_MODULE(_core, module) {
     bind_model(module);
     bind_preprocess(module, kernels);
     bind_kernels(kernels);
+    bind_roofs(module, kernels);
 }
