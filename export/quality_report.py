@@ -17,10 +17,11 @@ from PIL import features
 
 from .. import __version__, _core, hub
 from ..demo_model.scenes import KINDS
-from ..errors import FormatError, InputError
+from ..errors import FormatError
+from .markdown_page import markdown_table
 from .quality import Outcome, Question, Subject
 
-BEGIN, END = "<!-- quality -->", "<!-- /quality -->"
+PAGE_PART = "quality"  # what the markers around the tables are called
 
 Report = dict[str, Any]
 
@@ -127,7 +128,7 @@ def _types_table(report: Report, best: Sequence[Report]) -> str:
         f"kernels `{report['reference']['isa']}`. top-1 (percent) and KL (nats, mean) hold the next token\n"
         "against that of f32, over f32's answers:"
     )
-    return f"{caption}\n\n{_table(['weights', 'all', *KINDS, 'top-1', 'KL'], rows)}"
+    return f"{caption}\n\n{markdown_table(['weights', 'all', *KINDS, 'top-1', 'KL'], rows)}"
 
 
 def _rows_table(plain: Sequence[Report], isa: str) -> str:
@@ -150,7 +151,7 @@ def _rows_table(plain: Sequence[Report], isa: str) -> str:
                 cells.append(_signed(points(found[type], first=first) - points(of_best[type], first=first)))
         rows.append([f"`{row}`", " or ".join(f"{count:,}" for count in counts), *cells])
     caption = "Other kernels, as the difference in points from these over the same questions:"
-    return f"{caption}\n\n{_table(['kernels', 'questions', *(f'`{type}`' for type in types)], rows)}"
+    return f"{caption}\n\n{markdown_table(['kernels', 'questions', *(f'`{type}`' for type in types)], rows)}"
 
 
 def _twins_table(subjects: Sequence[Report], isa: str) -> str:
@@ -165,7 +166,7 @@ def _twins_table(subjects: Sequence[Report], isa: str) -> str:
         "Right answers in percent when a few channels of every layer are made larger, and the weights\n"
         "that read them smaller by as much:"
     )
-    return f"{caption}\n\n{_table(['outliers', *(f'`{type}`' for type in types)], rows)}"
+    return f"{caption}\n\n{markdown_table(['outliers', *(f'`{type}`' for type in types)], rows)}"
 
 
 def _percent(part: int, whole: int) -> str:
@@ -174,36 +175,3 @@ def _percent(part: int, whole: int) -> str:
 
 def _signed(difference: float) -> str:
     return f"{difference:+.1f}" if abs(difference) >= 0.05 else "0.0"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lays out a Markdown table: the first column to the left, figures to the right."""
-    widths = [max(3, *map(len, column)) for column in zip(headings, *rows, strict=True)]
-    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    lines = [
-        [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (headings, rule, *rows)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def find_table(page: str, where: str) -> tuple[int, int]:
-    """Returns where in the text of a page the part between the markers begins and ends.
-
-    Raises:
-        InputError: The markers are not there, each once and in this order. `where` names the page.
-    """
-    begin, end = page.find(BEGIN), page.find(END)
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or end < begin:
-        raise InputError(f"{where}: expected one line {BEGIN} and after it one line {END}")
-    return begin + len(BEGIN), end
-
-
-def update_page(path: Path, report: Report) -> None:
-    """Puts the tables between the markers of a page. Errors as `find_table`."""
-    page = path.read_text(encoding="utf-8")
-    begin, end = find_table(page, str(path))
-    path.write_text(f"{page[:begin]}\n{to_markdown(report)}\n{page[end:]}", encoding="utf-8")

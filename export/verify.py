@@ -15,15 +15,15 @@ from tqdm import tqdm
 
 from .. import _core, demo_model
 from ..errors import InputError
+from .markdown_page import replace_part, require_part
 from .options import name_list, positive, require_writable
 from .quality import Examinee, Exports, Outcome, Question, Subject, ask, ask_reference, prepare_questions
 from .quality_report import (
+    PAGE_PART,
     Report,
-    find_table,
     make_report,
     read_report,
     to_markdown,
-    update_page,
     write_report,
 )
 from .quantize import TYPES
@@ -101,16 +101,13 @@ def run_command(args: argparse.Namespace) -> int:
     if args.json is not None:
         require_writable(args.json)
     if args.markdown is not None:
-        require_writable(args.markdown)
-        if not args.markdown.is_file():
-            raise InputError(f"{args.markdown}: there is no such file to put the tables into")
-        find_table(args.markdown.read_text(encoding="utf-8"), str(args.markdown))
+        require_part(args.markdown, PAGE_PART)
     report = read_report(args.report) if args.report is not None else _examine(args)
     print(to_markdown(report))
     if args.json is not None:
         write_report(args.json, report)
     if args.markdown is not None:
-        update_page(args.markdown, report)
+        replace_part(args.markdown, PAGE_PART, to_markdown(report))
     return 0
 
 

@@ -14,8 +14,9 @@ import pytest
 from pocketvlm import _core, hub
 from pocketvlm.demo_model import FEATURES, MODEL_FOLDER
 from pocketvlm.demo_model.scenes import KINDS
+from pocketvlm.export.markdown_page import find_part
 from pocketvlm.export.quality import Examinee, Exports, Subject, ask, ask_reference, prepare_questions
-from pocketvlm.export.quality_report import Report, find_table, points, read_report, to_markdown
+from pocketvlm.export.quality_report import PAGE_PART, Report, points, read_report, to_markdown
 from pocketvlm.export.verify import examine
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,7 @@ class TestStored:
 
     def test_it_is_what_the_readme_shows(self, stored: Report) -> None:
         page = (ROOT / "README.md").read_text(encoding="utf-8")
-        begin, end = find_table(page, "README.md")
+        begin, end = find_part(page, PAGE_PART, "README.md")
         assert page[begin:end] == f"\n{to_markdown(stored)}\n", (
             "pocketvlm verify --quality --help: --markdown"
         )

@@ -30,14 +30,11 @@ from pocketvlm.export.quality import (
     prepare_questions,
 )
 from pocketvlm.export.quality_report import (
-    BEGIN,
-    END,
     Report,
     make_report,
     points,
     read_report,
     to_markdown,
-    update_page,
     write_report,
 )
 from pocketvlm.export.verify import demo_checkpoint, plan_subjects
@@ -45,6 +42,7 @@ from pocketvlm.export.verify import demo_checkpoint, plan_subjects
 COUNT = len(KINDS)
 ISAS = _core.isas()
 F32 = Subject("f32", ISAS[0])
+BEGIN, END = "<!-- quality -->", "<!-- /quality -->"
 
 
 def nothing() -> None:
@@ -212,24 +210,6 @@ class TestReport:
         path.write_text(content)
         with pytest.raises(FormatError, match=r"report\.json: cannot be read as a report"):
             read_report(path)
-
-    def test_a_page_keeps_everything_around_its_table(self, report: Report, tmp_path: Path) -> None:
-        page = tmp_path / "page.md"
-        page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
-        update_page(page, report)
-        assert page.read_text() == f"# Before\n\n{BEGIN}\n{TABLES}\n{END}\n\nAfter\n"
-        update_page(page, report)
-        assert page.read_text().count(TABLES) == 1
-
-    @pytest.mark.parametrize(
-        "content", ["", BEGIN, END, f"{END}\n{BEGIN}", f"{BEGIN}\n{END}\n{BEGIN}\n{END}"]
-    )
-    def test_a_page_without_a_place_for_the_table(self, report: Report, content: str, tmp_path: Path) -> None:
-        page = tmp_path / "page.md"
-        page.write_text(content)
-        with pytest.raises(InputError, match="expected one line"):
-            update_page(page, report)
-        assert page.read_text() == content
 
 
 def verify(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
