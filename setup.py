@@ -40,12 +40,15 @@ PACKAGE_DIR = {
     "pocketvlm.backends": "runtime/backends",
     "pocketvlm.export": "export",
     "pocketvlm.benchmarks": "benchmarks",
+    "pocketvlm.benchmarks.conversions": "benchmarks/conversions",
+    "pocketvlm.benchmarks.subjects": "benchmarks/subjects",
     "pocketvlm.demo_model": "examples/demo_model",
 }
 # The demo model is installed as it is run; the checkpoint that it was exported from stays in the repository.
 PACKAGE_DATA = {
     "pocketvlm": ["py.typed", "_core.pyi"],
     "pocketvlm.export": ["FORMAT.md", "data/*/*"],
+    "pocketvlm.benchmarks": ["run.schema.json"],
     "pocketvlm.demo_model": ["words.txt", "fonts/*", "model/*"],
 }
 

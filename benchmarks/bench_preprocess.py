@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,14 +24,13 @@ from numpy.typing import NDArray
 
 from pocketvlm import _core
 from pocketvlm.config import ProcessorConfig
-from pocketvlm.errors import Error, InputError
+from pocketvlm.errors import Error
 from pocketvlm.export.options import name_list, positive, require_writable
-from pocketvlm.images import DEFAULT_PIXEL_LIMIT, check_image_size
 from pocketvlm.processor import ImageSize, TilePlan, plan_tiles
 
 from .environments import find_python
 from .machine import Machine, this_machine
-from .options import default_work_dir
+from .options import default_work_dir, read_sizes
 from .picture import noisy_pixels
 from .preprocess_subjects import (
     PILLOW_RESIZES,
@@ -193,22 +191,6 @@ def _absent(process: TransformersProcess | None, opencv: ModuleType | None) -> l
     if opencv is None:
         absent.append(Absent("opencv", "OpenCV", PREPARE_OPENCV))
     return absent
-
-
-def read_sizes(text: str) -> list[ImageSize]:
-    """Reads a list of sizes such as "640x480,4000x3000", width x height.
-
-    Raises InputError for what is no size, or none that an image may have.
-    """
-    sizes = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)x(\d+)", part.strip())
-        if match is None:
-            raise InputError(f"--sizes: found {part!r}, expected width x height, such as 640x480")
-        size = ImageSize(height=int(match[2]), width=int(match[1]))
-        check_image_size(size.width, size.height, "--sizes", DEFAULT_PIXEL_LIMIT)
-        sizes.append(size)
-    return list(dict.fromkeys(sizes))
 
 
 def read_processing() -> Processing:

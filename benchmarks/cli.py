@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import argparse
 
-from . import bench_preprocess, environments, memory, quality, sizes
+from . import bench_preprocess, bench_report, bench_run, bench_sweep, environments, memory, quality, sizes
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the bench commands below `parser`; each sets `func(args) -> exit code`."""
     commands = parser.add_subparsers(title="measurements", metavar="COMMAND", required=True)
+    bench_run.add_arguments(
+        commands.add_parser(
+            "run",
+            help="latency and memory of a model, beside its peers; what `pocketvlm bench` alone does",
+            description="Measure a model stage by stage, each subject in turns and in a process of its own, "
+            "and print a table with the spread and the fraction of what this machine's roofs allow.",
+        )
+    )
+    bench_sweep.add_arguments(
+        commands.add_parser(
+            "sweep",
+            help="how cost grows: with threads, image size and context length",
+            description="Measure pocketvlm with each number of threads, for pictures of several sizes and "
+            "after texts of several lengths, in turns, and print a table for each.",
+        )
+    )
+    bench_report.add_arguments(
+        commands.add_parser(
+            "report",
+            help="show a stored run once more",
+            description="Print what `pocketvlm bench run --json` stored as a Markdown table, put it into a "
+            "page, or draw it.",
+        )
+    )
     environments.add_arguments(
         commands.add_parser(
             "prepare",

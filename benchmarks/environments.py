@@ -60,7 +60,30 @@ ENVIRONMENTS = {
         "compiles llama.cpp, about four minutes on two cores",
         _llama_cpp_variables(),
     ),
-    "transformers": Environment((_TORCH, ("transformers==5.23.0", "pillow>=13,<14")), "about 1 GB"),
+    "openvino": Environment(
+        (
+            _TORCH,
+            ("transformers==4.57.6", "openvino==2026.4.1", "openvino-tokenizers==2026.4.1.0", "nncf==3.4.0"),
+            # These ask for a torchvision that has no build for every torch; nothing here uses it.
+            ("--no-deps", "optimum==2.3.0", "optimum-intel==2.2.0"),
+            ("pillow>=13,<14",),
+        ),
+        "1.6 GB",
+    ),
+    "transformers": Environment((_TORCH, ("transformers==5.23.0", "pillow>=13,<14")), "1.1 GB"),
+    "onnxruntime": Environment(
+        (
+            _TORCH,
+            (
+                "onnxruntime==1.32.0",
+                "onnx==1.23.2",
+                "onnxscript==0.7.2",
+                "transformers==5.23.0",
+                "pillow>=13,<14",
+            ),
+        ),
+        "1.3 GB",
+    ),
 }
 
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 from pocketvlm.errors import InputError, UnsupportedError
 
 from .control_group import MemoryControlGroup, memory_control_group
-from .picture import generated_picture
+from .picture import write_generated_picture
 from .process_memory import process_tree, status_bytes
 
 SAMPLE_INTERVAL_S = 0.005
@@ -164,8 +164,7 @@ def run_command(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="pocketvlm-bench-") as scratch:
         image = args.image
         if image is None:
-            image = Path(scratch, "picture.jpg")
-            generated_picture().save(image)
+            image = write_generated_picture(Path(scratch))
         command = [sys.executable, "-m", "pocketvlm", "describe", str(image), "--json"]
         command += ["--max-new-tokens", str(args.max_new_tokens)]
         if args.model is not None:

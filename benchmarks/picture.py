@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +19,13 @@ def generated_picture(size: tuple[int, int] = SIZE) -> Image.Image:
         Image.effect_mandelbrot(size, (-2.0, -1.2, 1.0, 1.2), 60),
     )
     return Image.merge("RGB", bands)
+
+
+def write_generated_picture(folder: Path, size: tuple[int, int] = SIZE) -> Path:
+    """Writes that picture as JPEG into a folder: its path."""
+    path = folder / f"picture-{size[0]}x{size[1]}.jpg"
+    generated_picture(size).save(path, quality=90)
+    return path
 
 
 def noisy_pixels(height: int, width: int, *, seed: int) -> NDArray[np.uint8]:

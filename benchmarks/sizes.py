@@ -22,7 +22,7 @@ from pocketvlm.export.options import name_list, positive, require_writable
 from .machine import Machine, this_machine
 from .memory import measure
 from .options import add_common_options
-from .picture import generated_picture
+from .picture import write_generated_picture
 from .report import Spread, number, table, write_json
 from .synthetic_models import SIZES, TYPES, SyntheticModel, make_synthetic_models
 
@@ -93,8 +93,7 @@ def run_command(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="pocketvlm-bench-") as scratch:
         image = args.image
         if image is None:
-            image = Path(scratch, "picture.jpg")
-            generated_picture().save(image, quality=90)
+            image = write_generated_picture(Path(scratch))
         rows = measure_models(
             folders,
             image,

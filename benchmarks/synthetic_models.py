@@ -48,7 +48,8 @@ def make_synthetic_models(
     Args:
         models: What is wanted.
         work_dir: Where exports are kept; created if need be.
-        keep_checkpoints: Whether the checkpoints stay too, in `work_dir`, for the next type to export.
+        keep_checkpoints: Whether the checkpoints are to be there too, where `checkpoint_folder` says;
+            without, they go when all is exported.
 
     Raises:
         Error: The disk has too little room, which is checked first, or an export failed.
@@ -60,9 +61,10 @@ def make_synthetic_models(
         raise Error(f"{work_dir}: cannot be made: {error.strerror}; --work-dir names another") from error
     with filelock.FileLock(work_dir / "lock"):
         missing = [model for model in models if not _is_made(work_dir / model.name)]
-        _require_room(missing, work_dir, keep_checkpoints)
-        for size in dict.fromkeys(model.size for model in missing):
-            checkpoint = work_dir / f"{size}-checkpoint"
+        sizes = list(dict.fromkeys(model.size for model in (models if keep_checkpoints else missing)))
+        _require_room(missing, sizes, work_dir, keep_checkpoints)
+        for size in sizes:
+            checkpoint = checkpoint_folder(size, work_dir)
             try:
                 if not _is_made(checkpoint):
                     _make(checkpoint, "synthetic", size, str(checkpoint))
@@ -77,15 +79,24 @@ def make_synthetic_models(
     return {model: work_dir / model.name for model in models}
 
 
-def _require_room(missing: Sequence[SyntheticModel], work_dir: Path, keep_checkpoints: bool) -> None:
-    """Raises Error unless all that is missing fits the disk, the checkpoints meanwhile included."""
+def checkpoint_folder(size: str, work_dir: Path) -> Path:
+    """Returns where the checkpoint of a size lies while it is kept."""
+    return work_dir.expanduser().resolve() / f"{size}-checkpoint"
+
+
+def _require_room(
+    missing: Sequence[SyntheticModel], sizes: Sequence[str], work_dir: Path, keep_checkpoints: bool
+) -> None:
+    """Raises Error unless all that is missing fits the disk, checkpoints of `sizes` meanwhile included."""
     exports = sum(SIZES[model.size] * TYPES[model.type] for model in missing)
-    checkpoints = [SIZES[size] * _CHECKPOINT_BYTES for size in {model.size for model in missing}]
+    checkpoints = [
+        SIZES[size] * _CHECKPOINT_BYTES for size in sizes if not _is_made(checkpoint_folder(size, work_dir))
+    ]
     together = sum(checkpoints) if keep_checkpoints else max(checkpoints, default=0)
     needed = (exports + together) * _SLACK
     free = shutil.disk_usage(work_dir).free
     if needed > free:
-        names = ", ".join(model.name for model in missing)
+        names = ", ".join(model.name for model in missing) or "the checkpoint"
         raise Error(
             f"{work_dir}: {free / 1e9:.1f} GB of disk are free, making {names} needs {needed / 1e9:.1f} GB; "
             "--work-dir names another place"

@@ -41,6 +41,9 @@ _COMMANDS_ELSEWHERE = {
     "verify": ("pocketvlm.export.verify", "show what types of weights and kernels cost in right answers"),
 }
 
+# command -> the one of its commands that is meant where none is named
+_DEFAULT_COMMANDS = {"bench": "run"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for an error, 2 for wrong usage (raised as SystemExit), 130 for Ctrl-C, 141 if the
         reader of the output went away.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    arguments = _with_default_command(sys.argv[1:] if argv is None else list(argv))
     args = _parser(arguments).parse_args(arguments)
     try:
         exit_code: int = args.func(args)
@@ -67,6 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Error as error:
         print(f"pocketvlm: error: {error}", file=sys.stderr)
         return 1
+
+
+def _with_default_command(arguments: list[str]) -> list[str]:
+    """Makes `bench run --synthetic 256m` of `bench --synthetic 256m`."""
+    default = _DEFAULT_COMMANDS.get(arguments[0]) if arguments else None
+    rest = arguments[1:]
+    if default is None or (rest and (not rest[0].startswith("-") or rest[0] in ("-h", "--help"))):
+        return arguments
+    return [arguments[0], default, *rest]
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

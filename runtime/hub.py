@@ -84,6 +84,22 @@ def _holds_model(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in ("*.gguf", "*.safetensors", "config.json"))
 
 
+def find_checkpoint(source: str | os.PathLike[str]) -> Path | None:
+    """Returns the folder of the checkpoint that a source names, downloaded if need be; None if exported.
+
+    Raises:
+        InputError: The hub refuses the id.
+        UnsupportedError: The hub cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir() and _HUB_ID.fullmatch(str(source)):
+        downloaded = _download(str(source), list(_CHECKPOINT_FILES), revision=None)
+        if downloaded is None:
+            raise UnsupportedError(_offline_message(str(source)))
+        folder = downloaded
+    return folder.resolve() if any(folder.glob("*.safetensors")) else None
+
+
 def find_model_files(folder: Path) -> ModelFiles:
     """Finds the GGUF pair of an exported folder by what the files say they are, whatever their names.
 

@@ -3,14 +3,15 @@
     python plain_onnx.py CHECKPOINT OUT
 
 A script of its own that knows nothing of pocketvlm: torch lives in another virtual environment. It does what
-the documentation of PyTorch and of onnxruntime says, no more. OUT/fp32 and OUT/int8 get three graphs each, whose
-inputs and outputs are called as in published exports of this model:
+the documentation of PyTorch and of onnxruntime says, no more. OUT/fp32 and OUT/int8 get three graphs each,
+whose inputs and outputs are called as in published exports of this model:
 
     vision_encoder.onnx        pixel_values [T, 3, S, S] -> image_features [T, image_seq_len, hidden]
     embed_tokens.onnx          input_ids [1, n] -> inputs_embeds [1, n, hidden]
     decoder_model_merged.onnx  inputs_embeds [1, n, hidden], position_ids [1, n],
                                past_key_values.{i}.{key,value} [1, num_key_value_heads, p, head_dim]
-                               -> logits [1, 1, vocab] of the last token, present.{i}.{key,value} [.., p + n, ..]
+                               -> logits [1, 1, vocab] of the last token,
+                               present.{i}.{key,value} [1, num_key_value_heads, p + n, head_dim]
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ import torch
 import transformers
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch.export import Dim
-
-OPSET = 20
 
 
 class VisionEncoder(torch.nn.Module):
@@ -102,8 +101,6 @@ def _export_vision(model: Any, path: Path) -> None:
         input_names=["pixel_values"],
         output_names=["image_features"],
         dynamic_shapes={"pixel_values": {0: Dim("tiles")}},
-        opset_version=OPSET,
-        dynamo=True,
     )
 
 
@@ -115,8 +112,6 @@ def _export_embedding(model: Any, path: Path) -> None:
         input_names=["input_ids"],
         output_names=["inputs_embeds"],
         dynamic_shapes=({1: Dim("tokens")},),
-        opset_version=OPSET,
-        dynamo=True,
     )
 
 
@@ -140,8 +135,6 @@ def _export_decoder(model: Any, path: Path) -> None:
             "position_ids": {1: Dim("tokens")},
             "past": [{2: Dim("past_tokens")} for _ in names],
         },
-        opset_version=OPSET,
-        dynamo=True,
     )
 
 

@@ -1,12 +1,11 @@
 """onnxruntime on a plain export, as a subject of `pocketvlm bench`: subject_child.py has the protocol.
 
-The graphs are what conversions/plain_onnx.py made. Keys and values stay where onnxruntime wrote them: through an
-I/O binding, what one run put out is what the next one reads.
+The graphs are what conversions/plain_onnx.py made. Keys and values stay where onnxruntime wrote them: through
+an I/O binding, what one run put out is what the next one reads.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -15,44 +14,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import transformers
-from PIL import Image
 
-# By its module: the package itself would give the torchvision image processor, which resamples differently.
-from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from .hugging_face import load_processor, read_image_request, read_text_request
 
 
 def load(model: dict[str, str], threads: int) -> Runner:
-    """Loads the graphs `model["folder"]`/`model["type"]`, of "fp32" or "int8", and the checkpoint's processor."""
+    """Loads the graphs of `model["folder"]`, "fp32" or "int8" by `model["type"]`, and the processor."""
     folder = Path(model["folder"]) / model["type"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    graphs = [
+    vision, embedding, decoder = (
         onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
         for name in ("vision_encoder", "embed_tokens", "decoder_model_merged")
-    ]
-    return Runner(*graphs, _load_processor(Path(model["checkpoint"])))
-
-
-def _load_processor(folder: Path) -> Idefics3Processor:
-    """The processor with PIL images and the tokens of tokenizer.json."""
-    config = json.loads((folder / "processor_config.json").read_text())
-    template_file = folder / "chat_template.json"
-    return Idefics3Processor(
-        image_processor=Idefics3ImageProcessorPil.from_pretrained(folder),
-        tokenizer=transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")),
-        image_seq_len=config["image_seq_len"],
-        chat_template=json.loads(template_file.read_text())["chat_template"]
-        if template_file.exists()
-        else (folder / "chat_template.jinja").read_text(),
     )
+    return Runner(vision, embedding, decoder, load_processor(model["checkpoint"]))
 
 
 class Runner:
     """The three graphs of a model with its processor."""
 
-    def __init__(self, vision: Any, embedding: Any, decoder: Any, processor: Idefics3Processor) -> None:
+    def __init__(self, vision: Any, embedding: Any, decoder: Any, processor: Any) -> None:
         self._vision = vision
         self._embedding = embedding
         self._decoder = decoder
@@ -66,14 +47,7 @@ class Runner:
     def describe(self, image: str, question: str, new_tokens: int) -> dict[str, Any]:
         """Answers a question about an image file, whose tiles are encoded one after the other."""
         started = time.perf_counter()
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        with Image.open(image) as opened:
-            inputs = self._processor(
-                text=text, images=[opened.convert("RGB")], add_special_tokens=False, return_tensors="np"
-            )
+        inputs = read_image_request(self._processor, image, question, tensors="np")
         token_ids, tiles = inputs["input_ids"].astype(np.int64), inputs["pixel_values"][0]
         prepared = time.perf_counter()
         features = [self._vision.run(None, {"pixel_values": tile[None]})[0][0] for tile in tiles]
@@ -86,7 +60,7 @@ class Runner:
     def continue_text(self, text: str, new_tokens: int) -> dict[str, Any]:
         """Goes on after a text."""
         started = time.perf_counter()
-        inputs = self._processor.tokenizer(text, add_special_tokens=False, return_tensors="np")
+        inputs = read_text_request(self._processor, text, tensors="np")
         token_ids = inputs["input_ids"].astype(np.int64)
         spans = [("preprocess", started, time.perf_counter())]
         return self._answer(self._embed(token_ids), new_tokens, started, spans, 0)

@@ -6,21 +6,15 @@ library; the clock is read around its vision part and in a streamer.
 
 from __future__ import annotations
 
-import json
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import openvino
 import torch
-import transformers
 from optimum.intel import OVModelForVisualCausalLM
-from PIL import Image
 
-# By its module: the automatic choice is the torchvision image processor, which resamples differently.
-from transformers.models.idefics3.image_processing_idefics3 import Idefics3ImageProcessor
-from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from .hugging_face import TokenClock, load_processor, read_image_request, read_text_request
 
 
 def load(model: dict[str, str], threads: int) -> Runner:
@@ -38,44 +32,13 @@ def load(model: dict[str, str], threads: int) -> Runner:
         },
     )
     loaded.generation_config.eos_token_id = None  # an answer is as long as it is asked to be
-    return Runner(loaded, _load_processor(Path(model["checkpoint"])))
-
-
-def _load_processor(folder: Path) -> Idefics3Processor:
-    """The processor with PIL images and the tokens of tokenizer.json."""
-    config = json.loads((folder / "processor_config.json").read_text())
-    template_file = folder / "chat_template.json"
-    return Idefics3Processor(
-        image_processor=Idefics3ImageProcessor.from_pretrained(folder),
-        tokenizer=transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")),
-        image_seq_len=config["image_seq_len"],
-        chat_template=json.loads(template_file.read_text())["chat_template"]
-        if template_file.exists()
-        else (folder / "chat_template.jinja").read_text(),
-    )
-
-
-class _TokenClock(transformers.generation.BaseStreamer):
-    """Notes when tokens come."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self._prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        """Takes the prompt at first, then each token."""
-        if self._prompt_seen:
-            self.times.append(time.perf_counter())
-        self._prompt_seen = True
-
-    def end(self) -> None:
-        """Nothing is left to be done."""
+    return Runner(loaded, load_processor(model["checkpoint"]))
 
 
 class Runner:
     """A compiled model with its processor."""
 
-    def __init__(self, model: Any, processor: Idefics3Processor) -> None:
+    def __init__(self, model: Any, processor: Any) -> None:
         self._model = model
         self._processor = processor
         self._vision: list[tuple[float, float]] = []
@@ -89,20 +52,13 @@ class Runner:
     def describe(self, image: str, question: str, new_tokens: int) -> dict[str, Any]:
         """Answers a question about an image file."""
         started = time.perf_counter()
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        with Image.open(image) as opened:
-            inputs = self._processor(
-                text=text, images=[opened.convert("RGB")], add_special_tokens=False, return_tensors="pt"
-            )
+        inputs = read_image_request(self._processor, image, question, tensors="pt")
         return self._generate(inputs, new_tokens, started)
 
     def continue_text(self, text: str, new_tokens: int) -> dict[str, Any]:
         """Goes on after a text."""
         started = time.perf_counter()
-        inputs = self._processor.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        inputs = read_text_request(self._processor, text, tensors="pt")
         return self._generate(inputs, new_tokens, started)
 
     def _encode_images_timed(self, *args: Any, **kwargs: Any) -> Any:
@@ -114,8 +70,7 @@ class Runner:
         return features
 
     def _generate(self, inputs: Any, new_tokens: int, started: float) -> dict[str, Any]:
-        inputs.pop("token_type_ids", None)
-        clock = _TokenClock()
+        clock = TokenClock()
         self._vision.clear()
         prepared = time.perf_counter()
         output = self._model.generate(**inputs, do_sample=False, max_new_tokens=new_tokens, streamer=clock)

@@ -1,0 +1,61 @@
+"""The model that a measurement is about: one of a person's, or made-up weights in the shape of a real one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pocketvlm import hub
+from pocketvlm.errors import InputError
+
+from .subjects import Sources
+from .synthetic_models import SIZES, SyntheticModel, checkpoint_folder, make_synthetic_models
+
+_DEFAULT_SIZE = "256m"
+
+
+def add_model_choice(parser: argparse.ArgumentParser) -> None:
+    """Declares -m MODEL and --synthetic SIZE, one of them at most."""
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument(
+        "-m", "--model", help="checkpoint folder or hub id; or an exported folder, for what can load that"
+    )
+    model.add_argument(
+        "--synthetic",
+        choices=SIZES,
+        metavar="SIZE",
+        help=f"made-up weights in the shape of one of {', '.join(SIZES)} ({_DEFAULT_SIZE}, unless -m)",
+    )
+
+
+def read_model(
+    args: argparse.Namespace, types: Sequence[str], *, wants_checkpoint: bool
+) -> tuple[str, Sources]:
+    """Finds or makes the model in the forms that are asked for.
+
+    Args:
+        args: With what `add_model_choice` and `add_work_dir` declare.
+        types: To export it at.
+        wants_checkpoint: Whether the checkpoint is needed too.
+
+    Returns:
+        What to call it, and its forms.
+
+    Raises:
+        InputError: There is no such model, or it is exported and several types are asked for.
+        Error: It cannot be made or converted.
+    """
+    if args.model is None:
+        size = args.synthetic or _DEFAULT_SIZE
+        wanted = {type: SyntheticModel(size, type) for type in types}
+        folders = make_synthetic_models(
+            list(wanted.values()), args.work_dir, keep_checkpoints=wants_checkpoint
+        )
+        exported = {type: hub.find_model_files(folders[wanted[type]]) for type in types}
+        checkpoint = checkpoint_folder(size, args.work_dir) if wants_checkpoint else None
+        return f"synthetic {size}", Sources(exported, checkpoint)
+    exported = {type: hub.resolve(args.model, type=type) for type in types}
+    checkpoint = hub.find_checkpoint(args.model)
+    if checkpoint is None and len(types) > 1:
+        raise InputError(f"--type: {args.model} is exported and has one type; several take a checkpoint")
+    return args.model, Sources(exported, checkpoint)

@@ -1,0 +1,165 @@
+"""What `pocketvlm bench` measures: the table of subjects. The modules beside it run in their environments.
+
+A subject's module is started by subject_child.py, under the interpreter of its environment, and imports
+nothing of ours: those of peers find no pocketvlm there.
+"""
+
+if __name__ != "pocketvlm.benchmarks.subjects":
+    raise ImportError(
+        f"this folder is the package pocketvlm.benchmarks.subjects, not {__name__!r}: "
+        "install the project (pip install .) and import that"
+    )
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pocketvlm.hub import ModelFiles
+
+# What multiplies: the compute roof that bounds a subject.
+Arithmetic: TypeAlias = Literal["fp32", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The model to measure, in the forms that subjects load.
+
+    Attributes:
+        exported: type -> GGUF pair.
+        checkpoint: The folder that peers load or convert; None when only an exported model is given.
+    """
+
+    exported: Mapping[str, ModelFiles]
+    checkpoint: Path | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that is measured.
+
+    Attributes:
+        name: Its key in JSON.
+        title: Its name in tables and pictures.
+        module: The file in this folder that runs it.
+        environment: The name of its environment; None for the one that pocketvlm itself runs in.
+        arithmetic: What its matrix products multiply.
+        bytes_per_weight: Of the weights that it reads for every token.
+        model: What its module's `load` gets, beside what a conversion made.
+        conversion: What has to be made of the checkpoint first: a name in conversions.CONVERSIONS.
+    """
+
+    name: str
+    title: str
+    module: str
+    environment: str | None
+    arithmetic: Arithmetic
+    bytes_per_weight: float
+    model: Callable[[Sources], dict[str, str]]
+    conversion: str | None = None
+
+
+# type of our weights -> (bytes per weight with its scales, what multiplies them)
+_TYPES: Mapping[str, tuple[float, Arithmetic]] = {
+    "f32": (4.0, "fp32"),
+    "f16": (2.0, "fp32"),
+    "bf16": (2.0, "bf16"),
+    "q8_0": (34 / 32, "int8"),
+    "q4_0": (18 / 32, "int8"),
+}
+
+
+def native_subject(backend: str, type: str, *, name: str) -> Subject:
+    """Returns pocketvlm with one of its backends and a type of weights."""
+    bytes_per_weight, arithmetic = _TYPES[type]
+    return Subject(
+        name,
+        f"pocketvlm {backend}, {type}",
+        "native.py",
+        None,
+        arithmetic,
+        bytes_per_weight,
+        lambda sources: {"folder": str(sources.exported[type].folder), "backend": backend},
+    )
+
+
+def llama_cpp_subject(type: str, *, name: str) -> Subject:
+    """Returns llama.cpp on the GGUF pair that we exported at a type."""
+    bytes_per_weight, arithmetic = _TYPES[type]
+    return Subject(
+        name,
+        f"llama.cpp, {type}",
+        "llama_cpp.py",
+        "llama.cpp",
+        arithmetic,
+        bytes_per_weight,
+        lambda sources: {
+            "text": str(sources.exported[type].text),
+            "projector": str(sources.exported[type].projector),
+        },
+    )
+
+
+def _from_checkpoint(**more: str) -> Callable[[Sources], dict[str, str]]:
+    return lambda sources: {"checkpoint": str(sources.checkpoint), **more}
+
+
+# Peers that take the checkpoint, as it is or converted; those that take the GGUF pair come for each type.
+CHECKPOINT_SUBJECTS = {
+    subject.name: subject
+    for subject in (
+        Subject(
+            "transformers-bf16",
+            "transformers, bf16",
+            "transformers.py",
+            "transformers",
+            "bf16",
+            2.0,
+            _from_checkpoint(dtype="bfloat16"),
+        ),
+        Subject(
+            "transformers-fp32",
+            "transformers, fp32",
+            "transformers.py",
+            "transformers",
+            "fp32",
+            4.0,
+            _from_checkpoint(dtype="float32"),
+        ),
+        Subject(
+            "openvino",
+            "OpenVINO, int8 weights, bf16",
+            "openvino.py",
+            "openvino",
+            "bf16",
+            1.0,
+            _from_checkpoint(),
+            "openvino-int8",
+        ),
+        Subject(
+            "onnxruntime-fp32",
+            "onnxruntime, plain export, fp32",
+            "onnxruntime.py",
+            "onnxruntime",
+            "fp32",
+            4.0,
+            _from_checkpoint(type="fp32"),
+            "plain-onnx",
+        ),
+        Subject(
+            "onnxruntime-int8",
+            "onnxruntime, quantize_dynamic int8",
+            "onnxruntime.py",
+            "onnxruntime",
+            "int8",
+            1.0,
+            _from_checkpoint(type="int8"),
+            "plain-onnx",
+        ),
+    )
+}
+
+# What --compare takes -> names of subjects
+PEERS = {name: (name,) for name in ("llama.cpp", *CHECKPOINT_SUBJECTS)} | {
+    "onnxruntime": ("onnxruntime-fp32", "onnxruntime-int8")
+}
