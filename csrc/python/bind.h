@@ -7,6 +7,7 @@ namespace pocketvlm {
 
 void bind_generate(pybind11::module_& module);
 void bind_gguf(pybind11::module_& module);
+void bind_kernel_benchmarks(pybind11::module_& module);
 void bind_kernels(pybind11::module_& kernels);
 void bind_model(pybind11::module_& module);
 void bind_preprocess(pybind11::module_& module, pybind11::module_& kernels);

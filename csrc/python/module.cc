@@ -93,4 +93,5 @@ PYBIND11_MODULE(_core, module) {
     bind_preprocess(module, kernels);
     bind_kernels(kernels);
     bind_roofs(module, kernels);
+    bind_kernel_benchmarks(module);
 }
