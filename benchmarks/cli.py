@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from . import bench_preprocess, bench_report, bench_run, bench_sweep, environments, memory, quality, sizes
+from . import (
+    bench_kernels,
+    bench_preprocess,
+    bench_report,
+    bench_run,
+    bench_sweep,
+    environments,
+    memory,
+    quality,
+    sizes,
+)
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +82,15 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
             description="Preprocess generated pictures of several sizes in turns with Pillow and NumPy, the "
             "PIL image processor of transformers, OpenCV and our own kernels, and print a table of times and "
             "ratios. First the pixels of all but OpenCV are compared: they must be equal.",
+        )
+    )
+    bench_kernels.add_arguments(
+        commands.add_parser(
+            "kernels",
+            help="speed of every kernel, as a fraction of what the machine can do",
+            description="Measure what the processor can do at most, then call every kernel with the shapes "
+            "of SmolVLM-256M on one thread and on several, and print times, GB/s, GOP/s and the fraction of the "
+            "roof that bounds each.",
         )
     )
 

@@ -63,7 +63,7 @@ struct Product {
 
     // run(panel, first row, rows, output)
     template <typename Run>
-    PreparedKernel prepared(double activation_bytes, const Run& run) const {
+    PreparedKernel prepared(const Run& run) const {
         const int64_t row_blocks = ceil_divide(shape.m, kRowBlock), num_panels = ceil_divide(shape.n, nr);
         const auto task = [product = *this, row_blocks, run](int64_t i, int64_t turn) {
             const KernelShape& s = product.shape;
@@ -74,8 +74,7 @@ struct Product {
                 std::min(kRowBlock, s.m - row), output);
         };
         const auto m = static_cast<double>(shape.m), n = static_cast<double>(shape.n);
-        return {num_panels * row_blocks, task,
-                static_cast<double>(num_panels * panel_bytes) + m * activation_bytes + 4 * m * n,
+        return {num_panels * row_blocks, task, static_cast<double>(num_panels * panel_bytes),
                 2 * m * n * static_cast<double>(shape.k)};
     }
 };
@@ -83,11 +82,10 @@ struct Product {
 PreparedKernel float_product(const GemmFloatKernel& kernel, int64_t weight_bytes, const KernelShape& shape,
                              int64_t memory_bytes) {
     const Product product(shape, kernel.nr, shape.k * kernel.nr * weight_bytes, memory_bytes);
-    return product.prepared(4.0 * static_cast<double>(shape.k),
-                            [run = kernel.run, x = product.x, k = shape.k](
+    return product.prepared([run = kernel.run, x = product.x, k = shape.k](
                                 const std::byte* panel, int64_t row, int64_t rows, const GemmOutput& output) {
-                                run(x.of(0) + row * k, k, rows, panel, k, output);
-                            });
+        run(x.of(0) + row * k, k, rows, panel, k, output);
+    });
 }
 
 PreparedKernel block_product(GemmI8* run, int nr, int64_t block_bytes, const KernelShape& shape,
@@ -97,12 +95,11 @@ PreparedKernel block_product(GemmI8* run, int nr, int64_t block_bytes, const Ker
     const Turns<int8_t> values(shape.m * blocks * kI8Block, 0);
     const Turns<float> scales(shape.m * blocks, 0);
     const Turns<int32_t> sums(shape.m * blocks, 0);
-    return product.prepared((kI8Block + 8.0) * static_cast<double>(blocks),
-                            [=](const std::byte* panel, int64_t row, int64_t rows, const GemmOutput& output) {
-                                run({values.of(0) + row * blocks * kI8Block, scales.of(0) + row * blocks,
-                                     sums.of(0) + row * blocks, rows, blocks},
-                                    panel, output);
-                            });
+    return product.prepared([=](const std::byte* panel, int64_t row, int64_t rows, const GemmOutput& output) {
+        run({values.of(0) + row * blocks * kI8Block, scales.of(0) + row * blocks, sums.of(0) + row * blocks,
+             rows, blocks},
+            panel, output);
+    });
 }
 
 PreparedKernel gemm_f32(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
@@ -139,17 +136,16 @@ PreparedKernel quantize_row_i8(const KernelTable& kernels, const KernelShape& sh
     const Turns<float> x(shape.m * k, memory_bytes), scales(shape.m * blocks, 0);
     const Turns<int8_t> values(shape.m * blocks * kI8Block, 0);
     const Turns<int32_t> sums(shape.m * blocks, 0);
-    return rows(shape, 4 + 1 + 8.0 / kI8Block, 5,
-                [=, run = kernels.quantize_row_i8](int64_t r, int64_t turn) {
-                    run(x.of(turn) + r * k, k, values.of(0) + r * blocks * kI8Block,
-                        scales.of(0) + r * blocks, sums.of(0) + r * blocks);
-                });
+    return rows(shape, 4, 5, [=, run = kernels.quantize_row_i8](int64_t r, int64_t turn) {
+        run(x.of(turn) + r * k, k, values.of(0) + r * blocks * kI8Block, scales.of(0) + r * blocks,
+            sums.of(0) + r * blocks);
+    });
 }
 
 PreparedKernel layer_norm(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
     const int64_t k = shape.k;
     const Turns<float> x(shape.m * k, memory_bytes), y(shape.m * k, 0), weight(k, 0), bias(k, 0);
-    return rows(shape, 8, 7, [=, run = kernels.layer_norm](int64_t r, int64_t turn) {
+    return rows(shape, 4, 7, [=, run = kernels.layer_norm](int64_t r, int64_t turn) {
         run(x.of(turn) + r * k, weight.of(0), bias.of(0), 1e-6f, k, y.of(0) + r * k);
     });
 }
@@ -157,7 +153,7 @@ PreparedKernel layer_norm(const KernelTable& kernels, const KernelShape& shape, 
 PreparedKernel rms_norm(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
     const int64_t k = shape.k;
     const Turns<float> x(shape.m * k, memory_bytes), y(shape.m * k, 0), weight(k, 0);
-    return rows(shape, 8, 4, [=, run = kernels.rms_norm](int64_t r, int64_t turn) {
+    return rows(shape, 4, 4, [=, run = kernels.rms_norm](int64_t r, int64_t turn) {
         run(x.of(turn) + r * k, weight.of(0), 1e-5f, k, y.of(0) + r * k);
     });
 }
@@ -213,9 +209,7 @@ PreparedKernel attention(const KernelTable& kernels, const KernelShape& shape, i
         }
     };
     const double rows = static_cast<double>(shape.m * shape.heads);
-    return {shape.heads * chunks, task,
-            static_cast<double>(shape.heads * blocks * block_size) * sizeof(T) +
-                8 * rows * static_cast<double>(d),
+    return {shape.heads * chunks, task, static_cast<double>(shape.heads * blocks * block_size) * sizeof(T),
             4 * rows * static_cast<double>(shape.n * d)};
 }
 
@@ -237,7 +231,7 @@ PreparedKernel resize_columns_u8(const KernelTable& kernels, const KernelShape& 
     };
     double taps = 0;
     for (int64_t i = 0; i < shape.m; ++i) taps += table->taps().count[i];
-    return {ceil_divide(shape.m, 2), task, static_cast<double>((shape.k + shape.m) * n),
+    return {ceil_divide(shape.m, 2), task, static_cast<double>(shape.k * n),
             2 * taps * static_cast<double>(n)};
 }
 
@@ -263,7 +257,7 @@ PreparedKernel resize_rows(const KernelTable& kernels, const KernelShape& shape,
     };
     double taps = 0;
     for (int64_t i = 0; i < shape.n; ++i) taps += table->taps().count[i];
-    return {ceil_divide(shape.m, kGatherRows), task, static_cast<double>((shape.k + shape.n) * shape.m),
+    return {ceil_divide(shape.m, kGatherRows), task, static_cast<double>(shape.k * shape.m),
             2 * taps * static_cast<double>(shape.m)};
 }
 
@@ -282,7 +276,7 @@ PreparedKernel center_patches(CenterPatches<T>* run, const KernelShape& shape, i
         }
     };
     const auto values = static_cast<double>(3 * shape.m * k * n);
-    return {shape.m, task, values * (1 + sizeof(T)), 2 * values};
+    return {shape.m, task, values, 2 * values};
 }
 
 PreparedKernel center_patches_bf16(const KernelTable& kernels, const KernelShape& shape,
@@ -304,7 +298,7 @@ PreparedKernel unpack(const KernelShape& shape, double pixel_bytes, int64_t row_
         uint8_t* r = result.of(0) + 3 * i * stride;
         run(source.of(turn) + i * row_bytes, PlaneRows{r, r + stride, r + 2 * stride});
     };
-    return {shape.m, task, (pixel_bytes + 3) * static_cast<double>(shape.m * shape.n), 0};
+    return {shape.m, task, pixel_bytes * static_cast<double>(shape.m * shape.n), 0};
 }
 
 PreparedKernel unpack_rgb(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
@@ -320,7 +314,7 @@ PreparedKernel unpack_rgba(const KernelTable& kernels, const KernelShape& shape,
                   });
 }
 PreparedKernel unpack_yuv420(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
-    return unpack(shape, 2, 2 * shape.n, memory_bytes,
+    return unpack(shape, 1.5, 2 * shape.n, memory_bytes,
                   [run = kernels.unpack_yuv420, n = shape.n](const uint8_t* source, const PlaneRows& out) {
                       constexpr YuvMatrix kBt601{16, 9539, 13075, -3209, -6660, 16525};
                       run(source, source + n, source + n + n / 2, 1, kBt601, n, out);

@@ -21,7 +21,7 @@ struct PreparedKernel {
     int64_t num_tasks;  // which may run at the same time
     // Runs one task. Each turn takes other memory, as long as there is some.
     std::function<void(int64_t task, int64_t turn)> run;
-    double bytes;       // that all tasks read and write at least
+    double bytes;       // that all tasks fetch from memory and, where they work in place, write back
     double operations;  // that they compute; a multiplication and an addition are two
 };
 
