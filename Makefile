@@ -12,7 +12,7 @@ SHELL := bash
 
 PACKAGES := $(shell find runtime export benchmarks csrc examples/demo_model -type f -not -name '*.pyc' -not -path '*/checkpoint/*')
 SOURCES := $(PACKAGES) setup.py pyproject.toml CMakeLists.txt README.md LICENSE
-CXX_FILES := $(filter %.cc %.h %.inl,$(PACKAGES)) $(wildcard tests/csrc/differential/*.cc tests/csrc/differential/*.h)
+CXX_FILES := $(filter %.cc %.h %.inl,$(PACKAGES)) $(wildcard tests/csrc/differential/*.cc tests/csrc/differential/*.h tests/csrc/instruction_counts/*.cc)
 WHEEL := build/wheels/pocketvlm-*.whl
 PIP = bin/pip --disable-pip-version-check --quiet
 

@@ -89,8 +89,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
             "kernels",
             help="speed of every kernel, as a fraction of what the machine can do",
             description="Measure what the processor can do at most, then call every kernel with the shapes "
-            "of SmolVLM-256M on one thread and on several, and print times, GB/s, GOP/s and the fraction of the "
-            "roof that bounds each.",
+            "of SmolVLM-256M on one thread and on several, and print times, GB/s, GOP/s and the fraction "
+            "of the roof that bounds each.",
         )
     )
 
