@@ -95,7 +95,7 @@ def _export_vision(model: Any, path: Path) -> None:
     vision = model.config.vision_config
     pixels = torch.zeros(2, vision.num_channels, vision.image_size, vision.image_size)
     torch.onnx.export(
-        VisionEncoder(model.model),
+        VisionEncoder(model.model).eval(),
         (pixels,),
         path,
         input_names=["pixel_values"],
@@ -121,7 +121,7 @@ def _export_decoder(model: Any, path: Path) -> None:
     names = [f"{i}.{part}" for i in range(text.num_hidden_layers) for part in ("key", "value")]
     past = [torch.zeros(1, text.num_key_value_heads, past_tokens, text.head_dim) for _ in names]
     torch.onnx.export(
-        Decoder(model),
+        Decoder(model).eval(),
         (
             torch.zeros(1, tokens, text.hidden_size),
             torch.arange(past_tokens, past_tokens + tokens)[None],
@@ -140,7 +140,13 @@ def _export_decoder(model: Any, path: Path) -> None:
 
 def _quantize(source: Path, target: Path) -> None:
     """Weights become int8, activations are quantised when they come; convolutions stay as they are."""
-    quantize_dynamic(source, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gather"])
+    quantize_dynamic(
+        source,
+        target,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["MatMul", "Gather"],
+        use_external_data_format=True,  # a file of protobuf holds 2 GB
+    )
 
 
 if __name__ == "__main__":
