@@ -177,6 +177,7 @@ class Band {
     void run(int64_t step, int64_t num_steps) {
         if (global_ != nullptr) global_->make_until(global_rows_.part_end(step, num_steps));
         cut_->make_until(cut_rows_.part_end(step, num_steps));
+        finish_patches();
     }
 
   private:

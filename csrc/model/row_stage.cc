@@ -11,6 +11,13 @@ constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / st
 
 constexpr int64_t kPlanes = 3;
 
+// From one row to the next. Some twenty rows are read and written side by side: were they a multiple of 2048
+// bytes apart, they would share few places in the cache, and loads would wait for stores to other rows. Seven
+// lines beyond a multiple of 1024 bytes spread them.
+constexpr int64_t row_stride(int64_t plane_stride) {
+    return round_up(kPlanes * plane_stride, 1024) + 7 * static_cast<int64_t>(kCacheLine);
+}
+
 // Rows of an image that are on their way from memory: what a batch of a resize takes.
 constexpr int64_t kFetchAhead = 4;
 
@@ -108,7 +115,11 @@ class ColumnResizeStage : public RowStage {
 }  // namespace
 
 RowStage::RowStage(const ImageSize& size, int64_t plane_stride, int64_t batch) noexcept
-    : size_(size), plane_stride_(plane_stride), batch_(batch), capacity_(batch) {}
+    : size_(size),
+      plane_stride_(plane_stride),
+      row_stride_(row_stride(plane_stride)),
+      batch_(batch),
+      capacity_(batch) {}
 
 void RowStage::reserve(int64_t rows) noexcept {
     // A batch that is made for the last of them may go beyond it.
@@ -116,7 +127,7 @@ void RowStage::reserve(int64_t rows) noexcept {
 }
 
 size_t RowStage::bytes() const noexcept {
-    return static_cast<size_t>(kRowPadding + capacity_ * kPlanes * plane_stride_ + kRowPadding);
+    return static_cast<size_t>(kRowPadding + capacity_ * row_stride_ + kRowPadding);
 }
 
 void RowStage::start_at(int64_t y) {

@@ -38,7 +38,7 @@ class RowStage {
     void make_until(int64_t end);
     // One of the last rows made: as many as were reserved.
     const uint8_t* row(int64_t y) const noexcept {
-        return rows_.data() + kRowPadding + y % capacity_ * 3 * plane_stride_;
+        return rows_.data() + kRowPadding + y % capacity_ * row_stride_;
     }
 
     // Says that a stage behind this one needs up to `rows` rows at a time. Before start_at.
@@ -58,6 +58,7 @@ class RowStage {
   private:
     ImageSize size_;
     int64_t plane_stride_;
+    int64_t row_stride_;
     int64_t batch_;
     int64_t capacity_;
     int64_t next_ = 0;

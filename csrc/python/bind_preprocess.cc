@@ -129,6 +129,7 @@ py::array_t<Stored> center_patches(CenterPatches<T>* kernel, const py::array_t<u
     for (py::ssize_t y = 0; y < size; ++y) rows.push_back(pixels.data(y, 0));
     py::array_t<Stored> out({count, size * size});
     kernel(rows.data(), 0, count, size, size * size, reinterpret_cast<T*>(out.mutable_data()));
+    finish_patches();
     return out;
 }
 

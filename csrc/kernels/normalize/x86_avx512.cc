@@ -52,7 +52,6 @@ void center_patches_of_16(const uint8_t* const* rows, int64_t first_pixel, int64
             store(out + patch_stride + ky * 16, _mm512_shuffle_i64x2(a, b, 0xee));
         }
     }
-    if (kPastCache) _mm_sfence();
 }
 
 }  // namespace
