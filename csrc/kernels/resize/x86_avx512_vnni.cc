@@ -158,13 +158,16 @@ enum class BlockKind : int32_t {
 };
 
 // Sixteen outputs, x .. x + 15. A vector of 64 source bytes holds what they weigh of one group of four taps;
-// each quarter takes sixteen bytes of it, and of those each output its four.
+// each quarter takes sixteen bytes of it, and of those each output its four. Blocks that do the same, each
+// `step` bytes further on, are described once: where sizes have a large common factor, nearly all do.
 struct alignas(kVector) GatherBlock {
     int32_t quarter[kLanes];  // 32-bit words of the 64 bytes, for vpermd
     uint8_t byte[kVector];    // of each quarter, for vpshufb
     int32_t base;             // the first of the 64 bytes of group 0; those of group g are 4 g further on
     int32_t num_groups;
     BlockKind kind;
+    int32_t num_blocks;
+    int32_t step;
     // Followed by the weights, [num_groups, kPlanes, 64].
 };
 
@@ -231,12 +234,54 @@ Block block_at(const ResizeTaps& taps, int32_t x) noexcept {
     return block;
 }
 
+bool is_full(const Block& block) noexcept { return block.num_outputs == kLanes; }
+
+int32_t weight_of(const ResizeTaps& taps, const Block& block, int32_t j, int32_t k) noexcept {
+    const int32_t output = output_of(block, j);
+    return k < taps.count[output] ? taps.weights[int64_t{output} * taps.stride + k] : 0;
+}
+
+// Whether two blocks do the same, from their first byte on.
+bool are_alike(const ResizeTaps& taps, const Block& a, const Block& b) noexcept {
+    if (a.num_groups != b.num_groups || a.kind != b.kind || !is_full(a) || !is_full(b)) return false;
+    for (int32_t j = 0; j < kLanes; ++j) {
+        if (taps.first[a.x + j] - a.base != taps.first[b.x + j] - b.base) return false;
+        for (int32_t k = 0; k < a.num_groups * kGroup; ++k) {
+            if (weight_of(taps, a, j, k) != weight_of(taps, b, j, k)) return false;
+        }
+    }
+    return true;
+}
+
+// The block at x and those behind it that are described with it.
+struct Run {
+    Block block;
+    int32_t num_blocks, step;
+};
+
+Run run_at(const ResizeTaps& taps, int32_t x) noexcept {
+    Run run{block_at(taps, x), 1, 0};
+    for (int32_t next = x + kLanes; next < taps.size; next += kLanes) {
+        const Block block = block_at(taps, next);
+        if (run.num_blocks == 1) run.step = block.base - run.block.base;
+        if (block.base != run.block.base + run.num_blocks * run.step) break;
+        if (!are_alike(taps, run.block, block)) break;
+        ++run.num_blocks;
+    }
+    return run;
+}
+
+int64_t packed_bytes(const Block& block) noexcept {
+    return static_cast<int64_t>(sizeof(GatherBlock)) + block.num_groups * kGroupBytes;
+}
+
 int64_t gather_packed_bytes(const ResizeTaps& taps) noexcept {
     int64_t bytes = sizeof(GatherHeader);
-    for (int32_t x = 0; x < taps.size; x += kLanes) {
-        const Block block = block_at(taps, x);
-        if (!block.fits) return 0;
-        bytes += static_cast<int64_t>(sizeof(GatherBlock)) + block.num_groups * kGroupBytes;
+    for (int32_t x = 0; x < taps.size;) {
+        const Run run = run_at(taps, x);
+        if (!run.block.fits) return 0;
+        bytes += packed_bytes(run.block);
+        x += run.num_blocks * kLanes;
     }
     return bytes;
 }
@@ -244,37 +289,122 @@ int64_t gather_packed_bytes(const ResizeTaps& taps) noexcept {
 void gather_pack(const ResizeTaps& taps, std::byte* packed) noexcept {
     reinterpret_cast<GatherHeader*>(packed)->num_blocks = (taps.size + kLanes - 1) / kLanes;
     packed += sizeof(GatherHeader);
-    for (int32_t x = 0; x < taps.size; x += kLanes) {
-        const Block block = block_at(taps, x);
+    for (int32_t x = 0; x < taps.size;) {
+        const Run run = run_at(taps, x);
+        const Block& block = run.block;
         auto& out = *reinterpret_cast<GatherBlock*>(packed);
         out.base = block.base;
         out.num_groups = block.num_groups;
         out.kind = block.kind;
+        out.num_blocks = run.num_blocks;
+        out.step = run.step;
         auto* weights = reinterpret_cast<uint8_t*>(packed + sizeof(GatherBlock));
         for (int32_t j = 0; j < kLanes; ++j) {
             out.quarter[j] = quarter_start(taps, block, j / kQuarters) + j % kQuarters;
             for (int32_t k = 0; k < kGroup; ++k) {
                 out.byte[kGroup * j + k] = static_cast<uint8_t>(first_byte(taps, block, j) + k);
             }
-            const int32_t output = output_of(block, j);
             for (int32_t k = 0; k < block.num_groups * kGroup; ++k) {
-                const int32_t weight =
-                    k < taps.count[output] ? taps.weights[int64_t{output} * taps.stride + k] : 0;
+                const int32_t weight = weight_of(taps, block, j, k);
                 for (int p = 0; p < kPlanes; ++p) {
                     weights[((k / kGroup) * kPlanes + p) * kVector + kGroup * j + k % kGroup] =
                         weight_byte(weight, p);
                 }
             }
         }
-        packed += sizeof(GatherBlock) + block.num_groups * kGroupBytes;
+        packed += packed_bytes(block);
+        x += run.num_blocks * kLanes;
     }
 }
 
-// Writes sixteen outputs of four rows, which come interleaved by fours.
-void store_rows(__m512i quarters, uint8_t* const* dst, int64_t x) noexcept {
-    static_assert(kGatherRows == kQuarters, "the results of the rows fill one vector");
-    const __m512i by_rows = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512i rows = _mm512_permutexvar_epi32(by_rows, quarters);
+// The kernels below compute sixteen outputs of each of four windows, which start at `windows`: of four rows,
+// or of four blocks of a row that are alike. The result has fours of outputs in turn.
+static_assert(kGatherRows == kQuarters, "four windows of outputs fill one vector");
+
+template <bool kInOrder>
+class AnyTaps {
+  public:
+    AnyTaps(const GatherBlock& block, const std::byte* weights) noexcept
+        : quarter_(_mm512_load_si512(block.quarter)),
+          byte_(_mm512_load_si512(block.byte)),
+          weights_(weights),
+          num_groups_(block.num_groups) {}
+
+    __m512i resize(const uint8_t* const (&windows)[kQuarters]) const noexcept {
+        __m512i low[kQuarters], middle[kQuarters], high[kQuarters];
+        for (int r = 0; r < kQuarters; ++r) {
+            low[r] = _mm512_set1_epi32(kHalf);
+            middle[r] = high[r] = _mm512_setzero_si512();
+        }
+        for (int32_t g = 0; g < num_groups_; ++g) {
+            const std::byte* group = weights_ + g * kGroupBytes;
+            const __m512i low_weight = _mm512_load_si512(group);
+            const __m512i middle_weight = _mm512_load_si512(group + kVector);
+            const __m512i high_weight = _mm512_load_si512(group + 2 * kVector);
+            for (int r = 0; r < kQuarters; ++r) {
+                __m512i pixels = _mm512_loadu_si512(windows[r] + kGroup * g);
+                if (!kInOrder) {
+                    pixels = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(quarter_, pixels), byte_);
+                }
+                dot_four(low[r], pixels, low_weight);
+                dot_four(middle[r], pixels, middle_weight);
+                dot_four(high[r], pixels, high_weight);
+            }
+        }
+        for (int r = 0; r < kQuarters; ++r) low[r] = pixels_of(low[r], middle[r], high[r]);
+        return pack(low[0], low[1], low[2], low[3]);
+    }
+
+  private:
+    __m512i quarter_, byte_;
+    const std::byte* weights_;
+    int32_t num_groups_;
+};
+
+class EightTaps {
+  public:
+    EightTaps(const GatherBlock& block, const std::byte* weights) noexcept
+        : quarter_(_mm512_load_si512(block.quarter)),
+          byte_(_mm512_load_si512(block.byte)),
+          byte_of_next_(_mm512_add_epi8(byte_, _mm512_set1_epi8(kGroup))) {
+        for (int g = 0; g < 2; ++g) {
+            for (int p = 0; p < kPlanes; ++p) {
+                weights_[g][p] = _mm512_load_si512(weights + g * kGroupBytes + p * kVector);
+            }
+        }
+    }
+
+    __m512i resize(const uint8_t* const (&windows)[kQuarters]) const noexcept {
+        __m512i pixels[2][kQuarters], sums[kQuarters];
+        for (int r = 0; r < kQuarters; ++r) {
+            const __m512i window = _mm512_permutexvar_epi32(quarter_, _mm512_loadu_si512(windows[r]));
+            pixels[0][r] = _mm512_shuffle_epi8(window, byte_);
+            pixels[1][r] = _mm512_shuffle_epi8(window, byte_of_next_);
+            sums[r] = start_of_highest();
+        }
+        for (int p = kPlanes - 1; p >= 0; --p) {
+            for (int g = 0; g < 2; ++g) {
+                for (int r = 0; r < kQuarters; ++r) dot_four(sums[r], pixels[g][r], weights_[g][p]);
+            }
+            if (p == 0) break;
+            for (int r = 0; r < kQuarters; ++r) sums[r] = next_plane(sums[r]);
+        }
+        for (int r = 0; r < kQuarters; ++r) sums[r] = pixels_of(sums[r]);
+        return pack(sums[0], sums[1], sums[2], sums[3]);
+    }
+
+  private:
+    __m512i quarter_, byte_, byte_of_next_, weights_[2][kPlanes];
+};
+
+// One after the other the outputs of four windows, from fours of them in turn.
+__m512i in_turn(__m512i fours) noexcept {
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                    fours);
+}
+
+void store_rows(__m512i fours, uint8_t* const* dst, int64_t x) noexcept {
+    const __m512i rows = in_turn(fours);
     const auto at = [x](uint8_t* row) { return reinterpret_cast<__m128i*>(row + x); };
     _mm_storeu_si128(at(dst[0]), _mm512_castsi512_si128(rows));
     _mm_storeu_si128(at(dst[1]), _mm512_extracti32x4_epi32(rows, 1));
@@ -282,61 +412,31 @@ void store_rows(__m512i quarters, uint8_t* const* dst, int64_t x) noexcept {
     _mm_storeu_si128(at(dst[3]), _mm512_extracti32x4_epi32(rows, 3));
 }
 
-// All rows of one block whose outputs start at x. gcc 12 keeps the sums in registers only where the loops
-// over them lie within another one: that over the rows.
-template <bool kInOrder>
-void resize_groups(const uint8_t* const* src, int64_t num_rows, const GatherBlock& block,
+// All rows of the blocks that are described at once; the outputs of the first start at x. gcc 12 keeps sums
+// in registers only where the loops over them lie within another one.
+template <typename Taps>
+void resize_blocks(const uint8_t* const* src, int64_t num_rows, const GatherBlock& block,
                    const std::byte* weights, int64_t x, uint8_t* const* dst) noexcept {
-    const __m512i quarter = _mm512_load_si512(block.quarter);
-    const __m512i byte = _mm512_load_si512(block.byte);
-    for (int64_t row = 0; row < num_rows; row += kGatherRows) {
-        __m512i low[kGatherRows], middle[kGatherRows], high[kGatherRows];
-        for (int r = 0; r < kGatherRows; ++r) {
-            low[r] = _mm512_set1_epi32(kHalf);
-            middle[r] = high[r] = _mm512_setzero_si512();
+    const Taps taps(block, weights);
+    const int64_t base = block.base, step = block.step;
+    const int64_t num_together = block.num_blocks / kQuarters * kQuarters;
+    for (int64_t row = 0; row < num_rows && num_together > 0; ++row) {
+        const uint8_t* window = src[row] + base;
+        uint8_t* out = dst[row] + x;
+        for (int64_t b = 0; b < num_together; b += kQuarters) {
+            const __m512i fours = taps.resize({window, window + step, window + 2 * step, window + 3 * step});
+            _mm512_storeu_si512(out, in_turn(fours));
+            window += kQuarters * step;
+            out += kVector;
         }
-        for (int32_t g = 0; g < block.num_groups; ++g) {
-            const std::byte* group = weights + g * kGroupBytes;
-            const __m512i low_weight = _mm512_load_si512(group);
-            const __m512i middle_weight = _mm512_load_si512(group + kVector);
-            const __m512i high_weight = _mm512_load_si512(group + 2 * kVector);
-            for (int r = 0; r < kGatherRows; ++r) {
-                __m512i pixels = _mm512_loadu_si512(src[row + r] + block.base + kGroup * g);
-                if (!kInOrder) pixels = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(quarter, pixels), byte);
-                dot_four(low[r], pixels, low_weight);
-                dot_four(middle[r], pixels, middle_weight);
-                dot_four(high[r], pixels, high_weight);
-            }
-        }
-        for (int r = 0; r < kGatherRows; ++r) low[r] = pixels_of(low[r], middle[r], high[r]);
-        store_rows(pack(low[0], low[1], low[2], low[3]), dst + row, x);
     }
-}
-
-void resize_eight_taps(const uint8_t* const* src, int64_t num_rows, const GatherBlock& block,
-                       const std::byte* weights, int64_t x, uint8_t* const* dst) noexcept {
-    const __m512i quarter = _mm512_load_si512(block.quarter);
-    const __m512i byte = _mm512_load_si512(block.byte);
-    const __m512i byte_of_next = _mm512_add_epi8(byte, _mm512_set1_epi8(kGroup));
-    for (int64_t row = 0; row < num_rows; row += kGatherRows) {
-        __m512i pixels[2][kGatherRows], sums[kGatherRows];
-        for (int r = 0; r < kGatherRows; ++r) {
-            const __m512i window =
-                _mm512_permutexvar_epi32(quarter, _mm512_loadu_si512(src[row + r] + block.base));
-            pixels[0][r] = _mm512_shuffle_epi8(window, byte);
-            pixels[1][r] = _mm512_shuffle_epi8(window, byte_of_next);
-            sums[r] = start_of_highest();
+    for (int64_t b = num_together; b < block.num_blocks; ++b) {
+        const int64_t first = base + b * step;
+        for (int64_t row = 0; row < num_rows; row += kGatherRows) {
+            const uint8_t* const* rows = src + row;
+            store_rows(taps.resize({rows[0] + first, rows[1] + first, rows[2] + first, rows[3] + first}),
+                       dst + row, x + b * kLanes);
         }
-        for (int p = kPlanes - 1; p >= 0; --p) {
-            for (int g = 0; g < 2; ++g) {
-                const __m512i weight = _mm512_load_si512(weights + g * kGroupBytes + p * kVector);
-                for (int r = 0; r < kGatherRows; ++r) dot_four(sums[r], pixels[g][r], weight);
-            }
-            if (p == 0) break;
-            for (int r = 0; r < kGatherRows; ++r) sums[r] = next_plane(sums[r]);
-        }
-        for (int r = 0; r < kGatherRows; ++r) sums[r] = pixels_of(sums[r]);
-        store_rows(pack(sums[0], sums[1], sums[2], sums[3]), dst + row, x);
     }
 }
 
@@ -344,21 +444,22 @@ void gather_run(const uint8_t* const* src, int64_t num_rows, const std::byte* pa
                 uint8_t* const* dst) noexcept {
     const int32_t num_blocks = reinterpret_cast<const GatherHeader*>(packed)->num_blocks;
     packed += sizeof(GatherHeader);
-    for (int64_t b = 0; b < num_blocks; ++b) {
+    for (int64_t b = 0; b < num_blocks;) {
         const auto& block = *reinterpret_cast<const GatherBlock*>(packed);
         packed += sizeof(GatherBlock);
         switch (block.kind) {
             case BlockKind::any:
-                resize_groups<false>(src, num_rows, block, packed, b * kLanes, dst);
+                resize_blocks<AnyTaps<false>>(src, num_rows, block, packed, b * kLanes, dst);
                 break;
             case BlockKind::eight_taps:
-                resize_eight_taps(src, num_rows, block, packed, b * kLanes, dst);
+                resize_blocks<EightTaps>(src, num_rows, block, packed, b * kLanes, dst);
                 break;
             case BlockKind::in_order:
-                resize_groups<true>(src, num_rows, block, packed, b * kLanes, dst);
+                resize_blocks<AnyTaps<true>>(src, num_rows, block, packed, b * kLanes, dst);
                 break;
         }
         packed += block.num_groups * kGroupBytes;
+        b += block.num_blocks;
     }
 }
 

@@ -40,6 +40,9 @@ RESIZES = [
     *[((9, 5), (7, width)) for width in (1, 2, 3, 5, 10, 11, 15, 16, 21, 22, 32, 33, 43)],
     # Windows that fit the vectors of every ISA, of some, of none; more taps than the kernels keep at hand.
     *[((5, width), (6, 64)) for width in (65, 127, 128, 191, 192, 211, 256, 257, 300, 307, 511, 3001)],
+    # Ratios of small numbers, where vectors of outputs repeat: by fours, with some left, and not to the end.
+    *[((5, width), (6, target)) for width, target in ((192, 256), (330, 440), (480, 320), (640, 400))],
+    *[((5, width), (6, target)) for width, target in ((1280, 320), (1060, 265), (250, 1000))],
     *[((height, 70), (5, 71)) for height in (31, 83, 167, 211, 419, 431, 997)],
 ]
 
