@@ -71,6 +71,7 @@ clean:  ## remove everything that was made
 # Tests see the installed wheel alone: PYTHONSAFEPATH keeps this folder off the path of every Python they start.
 define run_tests
 env -u PYTHONPATH PYTHONSAFEPATH=1 POCKETVLM_LLAMA_PYTHON=$(CURDIR)/build/llama/venv/bin/python \
+  POCKETVLM_PEERS=$(CURDIR)/build/peers \
   build/test/venv/bin/pytest $(1) $(PYTEST_ARGS)
 endef
 

@@ -24,7 +24,7 @@ from pocketvlm.errors import InputError, UnsupportedError
 
 from .control_group import MemoryControlGroup, memory_control_group
 from .picture import write_generated_picture
-from .process_memory import process_tree, status_bytes
+from .process_memory import process_tree, resident_bytes, status_bytes
 
 SAMPLE_INTERVAL_S = 0.005
 
@@ -38,7 +38,9 @@ class MemoryReport:
     Attributes:
         exit_code: The command's exit code, or minus the signal that ended it.
         killed_for_memory: Whether the kernel killed a process at the limit; False without a limit.
-        peak_rss_bytes: Highest resident memory of the process tree.
+        peak_rss_bytes: Highest resident memory of the process tree: the larger of samples and of the marks
+            that the kernel keeps.
+        sampled_peak_bytes: The highest sample of RssAnon + RssFile + VmSwap of the tree.
         control_group_peak_bytes: Highest memory charged to the group, page cache included; None without a
             limit and where the kernel keeps no peak.
     """
@@ -47,6 +49,7 @@ class MemoryReport:
     exit_code: int
     killed_for_memory: bool
     peak_rss_bytes: int
+    sampled_peak_bytes: int
     control_group_peak_bytes: int | None
     limit_bytes: int | None
     wall_s: float
@@ -75,7 +78,7 @@ def _run(
         launched = ("/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group.procs), *command)
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         started = time.perf_counter()
-        exit_code, peak_rss_bytes = _run_and_sample(launched, stdout, stderr)
+        exit_code, peak_rss_bytes, sampled_peak_bytes = _run_and_sample(launched, stdout, stderr)
         wall_s = time.perf_counter() - started
         stdout.seek(0)
         stderr.seek(0)
@@ -84,6 +87,7 @@ def _run(
             exit_code=exit_code,
             killed_for_memory=group is not None and group.oom_kills() > 0,
             peak_rss_bytes=peak_rss_bytes,
+            sampled_peak_bytes=sampled_peak_bytes,
             control_group_peak_bytes=group.peak_bytes() if group is not None else None,
             limit_bytes=limit_bytes,
             wall_s=wall_s,
@@ -95,19 +99,19 @@ def _run(
     return report
 
 
-def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) -> tuple[int, int]:
-    """Run `command` to its end: (exit code or minus the signal, peak resident bytes of its process tree).
+def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) -> tuple[int, int, int]:
+    """Run `command` to its end: (exit code or minus the signal, peak of its process tree, highest sample).
 
-    Two sources, the larger one counts. VmHWM in /proc is each process's own high-water mark, exact but gone
-    when the process is, so a rise in the last milliseconds can be missed. ru_maxrss from wait4 misses
-    nothing, but a child inherits the high-water mark of the process that forked it and keeps it through exec:
-    at or below our own mark it says nothing about the child.
+    The peak has three sources, the largest counts. Samples miss what is between them. VmHWM in /proc is each
+    process's own high-water mark, exact but gone when the process is, so a rise in the last milliseconds can
+    be missed. ru_maxrss from wait4 misses nothing, but a child inherits the high-water mark of the process
+    that forked it and keeps it through exec: at or below our own mark it says nothing about the child.
     """
     own_peak = status_bytes(os.getpid()).get("VmHWM")
     if own_peak is None:
         raise UnsupportedError("/proc/self/status has no VmHWM: memory is measured on Linux only")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-    peak = 0
+    peak = sampled_peak = 0
     try:
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -115,15 +119,15 @@ def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) ->
                 process.returncode = os.waitstatus_to_exitcode(status)
                 break
             marks = [status_bytes(member) for member in process_tree(process.pid)]
-            together = sum(mark.get("VmRSS", 0) for mark in marks)
-            peak = max(peak, together, *(mark.get("VmHWM", 0) for mark in marks))
+            sampled_peak = max(sampled_peak, resident_bytes(marks))
+            peak = max(peak, sampled_peak, *(mark.get("VmHWM", 0) for mark in marks))
             time.sleep(SAMPLE_INTERVAL_S)
     except BaseException:
         process.kill()
         process.wait()
         raise
     at_exit = usage.ru_maxrss * 1024
-    return process.returncode, max(peak, at_exit) if at_exit > own_peak else peak
+    return process.returncode, max(peak, at_exit) if at_exit > own_peak else peak, sampled_peak
 
 
 def parse_size(text: str) -> int:
@@ -184,6 +188,7 @@ def _to_dict(report: MemoryReport) -> dict[str, Any]:
         "exit_code": report.exit_code,
         "killed_for_memory": report.killed_for_memory,
         "peak_rss_bytes": report.peak_rss_bytes,
+        "sampled_peak_bytes": report.sampled_peak_bytes,
         "control_group_peak_bytes": report.control_group_peak_bytes,
         "limit_bytes": report.limit_bytes,
         "wall_s": round(report.wall_s, 3),
@@ -195,7 +200,10 @@ def _to_text(report: MemoryReport) -> str:
     def megabytes(count: int) -> str:
         return f"{count / 1e6:,.1f} MB"
 
-    lines = [f"peak resident memory   {megabytes(report.peak_rss_bytes)}, whole process tree, from outside"]
+    lines = [
+        f"peak resident memory   {megabytes(report.peak_rss_bytes)}, whole process tree, from outside",
+        f"highest sample         {megabytes(report.sampled_peak_bytes)}, one in {SAMPLE_INTERVAL_S:g} s",
+    ]
     if report.limit_bytes is not None:
         lines.append(f"hard limit             {megabytes(report.limit_bytes)}, no swap")
     if report.control_group_peak_bytes is not None:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,14 @@ def memory_of_tree(pid: int) -> MemoryUse:
     """Returns the memory of a process and its descendants; zeros when they have ended."""
     marks = [status_bytes(member) for member in process_tree(pid)]
     return MemoryUse(
-        resident=sum(mark.get(part, 0) for mark in marks for part in ("RssAnon", "RssFile", "VmSwap")),
+        resident=resident_bytes(marks),
         high_water=sum(mark.get("VmHWM", 0) for mark in marks),
     )
+
+
+def resident_bytes(marks: Iterable[Mapping[str, int]]) -> int:
+    """Returns RssAnon + RssFile + VmSwap of processes together, from what `status_bytes` says of each."""
+    return sum(mark.get(part, 0) for mark in marks for part in ("RssAnon", "RssFile", "VmSwap"))
 
 
 def process_tree(pid: int) -> Iterator[int]:
@@ -57,7 +62,7 @@ class MemorySampler(AbstractContextManager["MemorySampler"]):
         high_water: The largest `MemoryUse.high_water` seen.
     """
 
-    def __init__(self, pid: int, *, interval_s: float = 0.02) -> None:
+    def __init__(self, pid: int, *, interval_s: float = 0.05) -> None:
         self.samples: list[tuple[float, int]] = []
         self.high_water = 0
         self._pid = pid

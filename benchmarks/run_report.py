@@ -113,6 +113,8 @@ def to_text(report: Report) -> str:
         parts.append(_ratios(report))
     if report.measured and report.contexts:
         parts.append(_decode_by_context(report))
+    if report.measured and not any("energy_j" in result.spreads() for result in report.measured):
+        parts.append("Energy is not shown: this machine does not let RAPL's counters be read.")
     absent = [
         f"absent  {result.subject.title}: {result.how_to_prepare}"
         for result in report.results

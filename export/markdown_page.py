@@ -10,7 +10,7 @@ from .options import require_writable
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lays out a Markdown table, aligned for terminals too: first column to the left, figures to the right."""
+    """Lays out a Markdown table, aligned for terminals too: names to the left, figures to the right."""
     widths = [max(3, *map(len, column)) for column in zip(headings, *rows, strict=True)]
     rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     lines = [

@@ -37,6 +37,11 @@ class TestMeasure:
         assert busy.stdout == "done\n"
         assert busy.peak_rss_bytes - idle.peak_rss_bytes == pytest.approx(200_000_000, rel=0.03)
 
+    def test_samples_what_is_held_for_a_moment(self) -> None:
+        held = "import time; x = bytearray(b'x') * 200_000_000; time.sleep(0.3)"
+        report = measure([sys.executable, "-c", held])
+        assert 200_000_000 < report.sampled_peak_bytes <= report.peak_rss_bytes
+
     def test_counts_a_grandchild(self) -> None:
         relay = "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)"
         report = measure([sys.executable, "-c", relay, *touch(200_000_000)])

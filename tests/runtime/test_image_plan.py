@@ -60,8 +60,10 @@ def test_a_plan_in_numbers(scripted: Callable[[str], tuple[Model, Any]]) -> None
     assert plan.tile_bytes == 9 * 512 * 512 * 3
     assert plan.feature_bytes == 9 * 64 * 576 * 4
     # The second resize changes nothing. A few rows of the image, of the first resize along rows and across
-    # them, and of the two that make the global tile, for each thread.
-    rows = 3 * (5 * 128 + 12 * 2048 + 8 * 2048 + 16 * 512 + 2 * 512)
+    # them, and of the two that make the global tile, for each thread. A row of three planes takes whole
+    # kilobytes and seven cache lines.
+    kilobytes = 5 * 1 + 12 * 6 + 8 * 6 + 16 * 2 + 2 * 2
+    rows = 1024 * kilobytes + 7 * 64 * (5 + 12 + 8 + 16 + 2)
     assert 0.8 * rows < plan.resize_bytes / model.info()["threads"] < 1.2 * rows
     assert plan.gflop == pytest.approx(9 * 214.7, rel=1e-3)
     values = json.loads(json.dumps(plan.to_dict()))
