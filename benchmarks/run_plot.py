@@ -80,7 +80,7 @@ def _draw_latency(axes: Axes, subjects: Sequence[Mapping[str, Any]], report: Map
             f"1st token {first:.2f} s", (end, row), xytext=(4, 0), textcoords="offset points", va="center"
         )
     axes.invert_yaxis()
-    axes.margins(x=0.16)
+    axes.margins(x=0.2)
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds for one image and its answer")
     axes.set_title("Latency by stage", fontsize=10, loc="left")
