@@ -22,6 +22,7 @@ import filelock
 from pocketvlm.errors import Error
 from pocketvlm.export.options import name_list
 
+from .logged_command import run_logged
 from .options import add_work_dir, default_work_dir
 from .report import table
 
@@ -145,22 +146,8 @@ def python_environment(*, own: bool = False) -> dict[str, str]:
 
 
 def _run(command: Sequence[str], log: Path, variables: Mapping[str, str] | None = None) -> None:
-    with log.open("a") as said:
-        child = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            env=python_environment() | dict(variables or {}),
-        )
-    if child.returncode:
-        lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-        errors = [line for line in lines if "error" in line.lower()] or lines
-        raise Error(
-            f"{subprocess.list2cmdline(command)}: exit code {child.returncode}: {errors[-1].strip()}; "
-            f"all of it: {log}"
-        )
+    if failure := run_logged(command, log, python_environment() | dict(variables or {})):
+        raise Error(f"{subprocess.list2cmdline(command)}: {failure}")
 
 
 def _stamp(folder: Path) -> Path:

@@ -8,7 +8,6 @@ if __name__ != "pocketvlm.benchmarks.conversions":
 
 import hashlib
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import filelock
 from pocketvlm.errors import BackendError
 
 from ..environments import ENVIRONMENTS, environment_folder, python_environment
+from ..logged_command import run_logged
 
 # name -> (script in this folder: python SCRIPT CHECKPOINT OUT, environment it runs in)
 CONVERSIONS = {
@@ -46,26 +46,14 @@ def convert(name: str, checkpoint: Path, work_dir: Path) -> Path:
         staging = Path(f"{folder}.partial")  # under the lock: left by a process that was killed
         shutil.rmtree(staging, ignore_errors=True)
         log = Path(f"{folder}.log")
+        log.unlink(missing_ok=True)
         print(f"converting {checkpoint.name} for {environment}, once", file=sys.stderr)
         started = time.perf_counter()
         python = environment_folder(environment, work_dir) / "bin" / "python"
         command = [str(python), "-P", str(script_path), str(checkpoint), str(staging)]
         try:
-            with log.open("w") as said:
-                child = subprocess.run(
-                    command,
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    env=python_environment(),
-                )
-            if child.returncode:
-                lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-                raise BackendError(
-                    f"{checkpoint}: cannot be converted for {environment} (exit code {child.returncode}): "
-                    f"{lines[-1]}; all of it: {log}"
-                )
+            if failure := run_logged(command, log, python_environment()):
+                raise BackendError(f"{checkpoint}: cannot be converted for {environment}: {failure}")
             staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

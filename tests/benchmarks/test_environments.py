@@ -112,8 +112,6 @@ class TestConvert:
         self, checkpoint: Path, script: Path, tmp_path: Path
     ) -> None:
         script.write_text(script.read_text() + "raise ValueError('no room')\n")
-        with pytest.raises(
-            BackendError, match=r"for empty \(exit code 1\): ValueError: no room; all of it: "
-        ):
+        with pytest.raises(BackendError, match=r"for empty: exit code 1: ValueError: no room; all of it: "):
             convert("copy", checkpoint, tmp_path)
         assert [path for path in (tmp_path / "converted").iterdir() if path.is_dir()] == []
