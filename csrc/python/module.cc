@@ -75,7 +75,8 @@ PYBIND11_MODULE(_core, module) {
 
     module.def("isas", &available_isas, "Kernel table rows that this processor can run, best first.");
     module.def("cpu_features", [] { return feature_names(detect_cpu_features()); });
-    module.def("build_info", &build_info, "The compiler and the commit of the sources that this was built from.");
+    module.def("build_info", &build_info,
+               "The compiler and the commit of the sources that this was built from.");
     module.def("default_threads", &default_num_threads, "Threads that CPU affinity and CPU quota allow.");
 
     py::class_<StopFlag>(module, "StopFlag", "Asks long calls to stop; set from any thread.")
