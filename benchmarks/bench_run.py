@@ -134,6 +134,7 @@ def run_command(args: argparse.Namespace) -> int:
         question = Question(tuple(path.resolve() for path in images), args.prompt, args.new_tokens)
         wants_checkpoint = any(name in CHECKPOINT_SUBJECTS for peer in peers for name in PEERS[peer])
         name, sources = read_model(args, types, wants_checkpoint=wants_checkpoint)
+        types = list(sources.exported)
         config = ModelConfig.from_folder(sources.exported[types[0]].folder)
         contexts = fitting_contexts(contexts, config, CONTEXT_TOKENS)
         machine = this_machine(threads=args.threads)

@@ -77,11 +77,12 @@ def run_command(args: argparse.Namespace) -> int:
         require_writable(args.json)
     name, sources = read_model(args, [args.type], wants_checkpoint=False)
     machine = this_machine(threads=args.threads)
-    subject = native_subject(args.backend, args.type, name=args.backend)
+    [type] = sources.exported
+    subject = native_subject(args.backend, type, name=args.backend)
     model = subject.model(sources)
     by_threads = [Point(str(threads)) for threads in range(1, machine.threads + 1)]
     by_size = [Point(f"{width}x{height}") for height, width in sizes]
-    config = ModelConfig.from_folder(sources.exported[args.type].folder)
+    config = ModelConfig.from_folder(sources.exported[type].folder)
     contexts = fitting_contexts(contexts, config, args.new_tokens)
     by_context = [Point(str(context)) for context in contexts]
     with tempfile.TemporaryDirectory(prefix="pocketvlm-bench-") as scratch:
@@ -100,7 +101,7 @@ def run_command(args: argparse.Namespace) -> int:
                     point.measured.append(_continue(process, context, args.new_tokens))
     turns = "one turn" if args.repeat == 1 else f"median of {args.repeat} turns"
     print(machine.to_text())
-    print(f"{name}, {args.type}, {args.new_tokens} new tokens; {turns}")
+    print(f"{name}, {type}, {args.new_tokens} new tokens; {turns}")
     axes = {"threads": by_threads, "images": by_size, "contexts": by_context}
     titles = {
         "threads": f"Threads (a picture of {SIZE[0]}x{SIZE[1]})",
@@ -115,7 +116,7 @@ def run_command(args: argparse.Namespace) -> int:
             "schema": 1,
             "measurement": "sweep",
             "machine": asdict(machine),
-            "model": {"name": name, "synthetic": args.model is None, "type": args.type},
+            "model": {"name": name, "synthetic": args.model is None, "type": type},
             "new_tokens": args.new_tokens,
             "repeat": args.repeat,
         }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pocketvlm import hub
-from pocketvlm.errors import InputError
+from pocketvlm import _core, hub
+from pocketvlm.errors import InputError, UnsupportedError
 
 from .subjects import Sources
 from .synthetic_models import SIZES, SyntheticModel, checkpoint_folder, make_synthetic_models
@@ -35,7 +35,7 @@ def read_model(
 
     Args:
         args: With what `add_model_choice` and `add_work_dir` declare.
-        types: To export it at.
+        types: To export it at; an exported model keeps its own.
         wants_checkpoint: Whether the checkpoint is needed too.
 
     Returns:
@@ -43,6 +43,7 @@ def read_model(
 
     Raises:
         InputError: There is no such model, or it is exported and several types are asked for.
+        UnsupportedError: Its weights are of a type that is not known here.
         Error: It cannot be made or converted.
     """
     if args.model is None:
@@ -56,6 +57,19 @@ def read_model(
         return f"synthetic {size}", Sources(exported, checkpoint)
     exported = {type: hub.resolve(args.model, type=type) for type in types}
     checkpoint = hub.find_checkpoint(args.model)
-    if checkpoint is None and len(types) > 1:
+    if checkpoint is not None:
+        return args.model, Sources(exported, checkpoint)
+    if len(types) > 1:
         raise InputError(f"--type: {args.model} is exported and has one type; several take a checkpoint")
-    return args.model, Sources(exported, checkpoint)
+    files = exported[types[0]]
+    return args.model, Sources({_type_of(files): files}, None)
+
+
+def _type_of(files: hub.ModelFiles) -> str:
+    """The type of an exported model's matrices."""
+    name, _, _ = _core.GgufFile(files.text).tensors["blk.0.attn_q.weight"]
+    if name not in hub.TYPES:
+        raise UnsupportedError(
+            f"{files.text}: its weights are {name}, expected one of {', '.join(hub.TYPES)}"
+        )
+    return name

@@ -291,7 +291,7 @@ class TestCommand:
 
     def test_takes_an_exported_folder_and_says_what_peers_lack(
         self,
-        tiny_q8_0: Path,
+        tiny_f32: Path,
         work_dir: Path,
         tmp_path: Path,
         peers_run: Callable[[str, str], None],
@@ -299,14 +299,16 @@ class TestCommand:
     ) -> None:
         peers_run("transformers", "exit 1")
         out = tmp_path / "out.json"
-        options = ["-m", tiny_q8_0, "--new-tokens", "2", "--repeat", "1", "--contexts", "", "--json", out]
+        options = ["-m", tiny_f32, "--new-tokens", "2", "--repeat", "1", "--contexts", "", "--json", out]
         options += ["--images", photo, photo, "--compare", "transformers-bf16", "--work-dir", work_dir]
         assert main(["bench", "run", *map(str, options)]) == 0
         content = validated(out)
-        assert content["model"] == {"name": str(tiny_q8_0), "synthetic": False}
+        assert content["model"] == {"name": str(tiny_f32), "synthetic": False}
         assert "it takes a checkpoint" in content["subjects"]["transformers-bf16"]["how_to_prepare"]
         assert [image["width"] for image in content["request"]["images"]] == [1536, 1536]
-        assert content["subjects"]["native"]["tiles"] == 26
+        native = content["subjects"]["native"]
+        assert native["tiles"] == 26
+        assert (native["title"], native["arithmetic"]) == ("pocketvlm native, f32", "fp32")
 
     @pytest.mark.parametrize(
         ("options", "message"),
