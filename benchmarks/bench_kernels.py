@@ -20,9 +20,11 @@ from .machine import Machine, this_machine
 from .report import Spread, number, table, write_json
 from .roofs import Roofs, measure_roofs
 
-# What a row of the kernel table multiplies with: (row, what it computes in) -> instruction of the roofs. Row
-# avx512 borrows its int8 products from avx2. Weights in bfloat16 and float16 become float32 in every row.
+# What a row of the kernel table multiplies with: (row, what it computes in) -> instruction of the roofs. Weights in bfloat16 and float16 become float32 in every row.
 _INSTRUCTIONS = {
+    ("amx", "bf16"): "tdpbf16ps",
+    ("amx", "int8"): "vpdpbusd zmm",
+    ("amx", "fp32"): "vfmadd231ps zmm",
     ("avx512_vnni", "int8"): "vpdpbusd zmm",
     ("avx512_vnni", "fp32"): "vfmadd231ps zmm",
     ("avx512", "int8"): "vpmaddubsw ymm",

@@ -79,11 +79,11 @@ struct Product {
     }
 };
 
-PreparedKernel float_product(const GemmFloatKernel& kernel, int64_t weight_bytes, const KernelShape& shape,
+PreparedKernel float_product(GemmFloat* run, int nr, int64_t weight_bytes, const KernelShape& shape,
                              int64_t memory_bytes) {
-    const Product product(shape, kernel.nr, shape.k * kernel.nr * weight_bytes, memory_bytes);
-    return product.prepared([run = kernel.run, x = product.x, k = shape.k](
-                                const std::byte* panel, int64_t row, int64_t rows, const GemmOutput& output) {
+    const Product product(shape, nr, shape.k * nr * weight_bytes, memory_bytes);
+    return product.prepared([run, x = product.x, k = shape.k](const std::byte* panel, int64_t row,
+                                                              int64_t rows, const GemmOutput& output) {
         run(x.of(0) + row * k, k, rows, panel, k, output);
     });
 }
@@ -103,21 +103,21 @@ PreparedKernel block_product(GemmI8* run, int nr, int64_t block_bytes, const Ker
 }
 
 PreparedKernel gemm_f32(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
-    return float_product(kernels.gemm_f32, 4, shape, memory_bytes);
+    return float_product(kernels.gemm_f32, kernels.gemm_nr, 4, shape, memory_bytes);
 }
 PreparedKernel gemm_f16(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
-    return float_product(kernels.gemm_f16, 2, shape, memory_bytes);
+    return float_product(kernels.gemm_f16, kernels.gemm_nr, 2, shape, memory_bytes);
 }
 PreparedKernel gemm_bf16(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
-    return float_product(kernels.gemm_bf16, 2, shape, memory_bytes);
+    return float_product(kernels.gemm_bf16, kernels.gemm_nr, 2, shape, memory_bytes);
 }
 PreparedKernel gemm_i8(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
-    const GemmI8Kernel& kernel = kernels.gemm_i8;
-    return block_product(kernel.run, kernel.nr, i8_panel_block_bytes(kernel.nr), shape, memory_bytes);
+    return block_product(kernels.gemm_i8, kernels.gemm_nr, i8_panel_block_bytes(kernels.gemm_nr), shape,
+                         memory_bytes);
 }
 PreparedKernel gemm_i4(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
-    const GemmI4Kernel& kernel = kernels.gemm_i4;
-    return block_product(kernel.run, kernel.nr, i4_panel_block_bytes(kernel.nr), shape, memory_bytes);
+    return block_product(kernels.gemm_i4, kernels.gemm_nr, i4_panel_block_bytes(kernels.gemm_nr), shape,
+                         memory_bytes);
 }
 
 // ---- Rows [m, k]. `operations` counts each step of the contract's formula, functions as one.

@@ -13,8 +13,34 @@ bool runs_avx512(const CpuFeatures& cpu) {
     return runs_avx2(cpu) && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl;
 }
 bool runs_avx512_vnni(const CpuFeatures& cpu) { return runs_avx512(cpu) && cpu.avx512_vnni; }
+bool runs_amx(const CpuFeatures& cpu) {
+    return runs_avx512_vnni(cpu) && cpu.avx512_bf16 && cpu.amx_tile && cpu.amx_bf16;
+}
 #elif defined(__aarch64__)
 bool runs_neon(const CpuFeatures& cpu) { return cpu.neon; }
+#endif
+
+constexpr Bf16Kernels kScalarBf16{
+    scalar::gemm_bf16_bf16,    scalar::row_to_bf16,
+    scalar::row_to_bf16,       scalar::panel_f32_to_bf16,
+    scalar::panel_f16_to_bf16, scalar::panel_bf16_to_bf16,
+    scalar::panel_i8_to_bf16,  scalar::panel_i4_to_bf16,
+    scalar::attend_block_bf16, 0,
+};
+
+#if defined(__x86_64__)
+constexpr Bf16Kernels kAmxBf16{
+    amx::gemm_bf16_bf16,
+    avx512_bf16::row_to_bf16,
+    avx512_bf16::row_to_bf16,
+    avx512_bf16::panel_f32_to_bf16,
+    avx512_bf16::panel_f16_to_bf16,
+    avx512_bf16::panel_bf16_to_bf16,
+    avx512_bf16::panel_i8_to_bf16,
+    avx512_bf16::panel_i4_to_bf16,
+    amx::attend_block_bf16,
+    16,
+};
 #endif
 
 }  // namespace
@@ -24,13 +50,44 @@ const std::vector<KernelTable>& kernel_tables() {
     static const std::vector<KernelTable> tables{
 #if defined(__x86_64__)
         {
+            "amx",
+            runs_amx,
+            avx512_vnni::kGemmNr,
+            avx512_vnni::kWeightOffset,
+            avx512::gemm_f32,
+            avx512::gemm_f16,
+            avx512::gemm_bf16,
+            avx512_vnni::gemm_i8,
+            avx512_vnni::gemm_i4,
+            &kAmxBf16,
+            avx512::quantize_row_i8,
+            avx512::attend_block_f32,
+            avx512::attend_block_f16,
+            avx512::layer_norm,
+            avx512::rms_norm,
+            avx512::gelu_tanh,
+            avx512::silu_mul,
+            scalar::rope_interleaved,
+            avx2::resize_row_u8,
+            {&avx512_vnni::kResizeGather, &avx2::kResizeGather},
+            avx512_vnni::resize_columns_u8,
+            avx512::center_patches_bf16,
+            avx512::center_patches_f32,
+            avx2::unpack_rgb,
+            avx2::unpack_rgba,
+            avx2::unpack_yuv420,
+        },
+        {
             "avx512_vnni",
             runs_avx512_vnni,
-            {avx512::gemm_f32, avx512::kGemmNr},
-            {avx512::gemm_f16, avx512::kGemmNr},
-            {avx512::gemm_bf16, avx512::kGemmNr},
-            {avx512_vnni::gemm_i8, avx512_vnni::kGemmNr, avx512_vnni::kWeightOffset},
-            {avx512_vnni::gemm_i4, avx512_vnni::kGemmNr},
+            avx512_vnni::kGemmNr,
+            avx512_vnni::kWeightOffset,
+            avx512::gemm_f32,
+            avx512::gemm_f16,
+            avx512::gemm_bf16,
+            avx512_vnni::gemm_i8,
+            avx512_vnni::gemm_i4,
+            nullptr,
             avx512::quantize_row_i8,
             avx512::attend_block_f32,
             avx512::attend_block_f16,
@@ -51,11 +108,14 @@ const std::vector<KernelTable>& kernel_tables() {
         {
             "avx512",
             runs_avx512,
-            {avx512::gemm_f32, avx512::kGemmNr},
-            {avx512::gemm_f16, avx512::kGemmNr},
-            {avx512::gemm_bf16, avx512::kGemmNr},
-            {avx2::gemm_i8, avx2::kGemmNr, 0},
-            {avx2::gemm_i4, avx2::kGemmNr},
+            avx512::kGemmNr,
+            0,
+            avx512::gemm_f32,
+            avx512::gemm_f16,
+            avx512::gemm_bf16,
+            avx512::gemm_i8,
+            avx512::gemm_i4,
+            nullptr,
             avx512::quantize_row_i8,
             avx512::attend_block_f32,
             avx512::attend_block_f16,
@@ -76,11 +136,14 @@ const std::vector<KernelTable>& kernel_tables() {
         {
             "avx2",
             runs_avx2,
-            {avx2::gemm_f32, avx2::kGemmNr},
-            {avx2::gemm_f16, avx2::kGemmNr},
-            {avx2::gemm_bf16, avx2::kGemmNr},
-            {avx2::gemm_i8, avx2::kGemmNr, 0},
-            {avx2::gemm_i4, avx2::kGemmNr},
+            avx2::kGemmNr,
+            0,
+            avx2::gemm_f32,
+            avx2::gemm_f16,
+            avx2::gemm_bf16,
+            avx2::gemm_i8,
+            avx2::gemm_i4,
+            nullptr,
             avx2::quantize_row_i8,
             avx2::attend_block_f32,
             avx2::attend_block_f16,
@@ -102,11 +165,14 @@ const std::vector<KernelTable>& kernel_tables() {
         {
             "neon",
             runs_neon,
-            {scalar::gemm_f32, scalar::kGemmNr},
-            {scalar::gemm_f16, scalar::kGemmNr},
-            {scalar::gemm_bf16, scalar::kGemmNr},
-            {scalar::gemm_i8, scalar::kGemmNr, 0},
-            {scalar::gemm_i4, scalar::kGemmNr},
+            scalar::kGemmNr,
+            0,
+            scalar::gemm_f32,
+            scalar::gemm_f16,
+            scalar::gemm_bf16,
+            scalar::gemm_i8,
+            scalar::gemm_i4,
+            &kScalarBf16,
             scalar::quantize_row_i8,
             scalar::attend_block_f32,
             scalar::attend_block_f16,
@@ -128,11 +194,14 @@ const std::vector<KernelTable>& kernel_tables() {
         {
             "scalar",
             runs_anywhere,
-            {scalar::gemm_f32, scalar::kGemmNr},
-            {scalar::gemm_f16, scalar::kGemmNr},
-            {scalar::gemm_bf16, scalar::kGemmNr},
-            {scalar::gemm_i8, scalar::kGemmNr, 0},
-            {scalar::gemm_i4, scalar::kGemmNr},
+            scalar::kGemmNr,
+            0,
+            scalar::gemm_f32,
+            scalar::gemm_f16,
+            scalar::gemm_bf16,
+            scalar::gemm_i8,
+            scalar::gemm_i4,
+            &kScalarBf16,
             scalar::quantize_row_i8,
             scalar::attend_block_f32,
             scalar::attend_block_f16,

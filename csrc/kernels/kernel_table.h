@@ -13,19 +13,37 @@
 #include "kernels/normalize/normalize.h"
 #include "kernels/quantize_row/quantize_row.h"
 #include "kernels/resize/resize.h"
+#include "kernels/to_bf16/to_bf16.h"
 #include "kernels/unpack/unpack.h"
 
 namespace pocketvlm {
+
+// Products in bfloat16, of weights of any type.
+struct Bf16Kernels {
+    GemmBf16* gemm_bf16_bf16;
+    RowToBf16<float>* row_f32_to_bf16;
+    RowToBf16<Float16>* row_f16_to_bf16;
+    PanelToBf16* panel_f32_to_bf16;
+    PanelToBf16* panel_f16_to_bf16;
+    PanelToBf16* panel_bf16_to_bf16;
+    PanelToBf16* panel_i8_to_bf16;
+    PanelToBf16* panel_i4_to_bf16;
+    AttendBlockBf16* attend_block_bf16;
+    int64_t min_rows;  // from so many rows on faster than int8 products; 0: never
+};
 
 struct KernelTable {
     const char* isa;
     bool (*runs_on)(const CpuFeatures& features);
 
-    GemmFloatKernel gemm_f32;
-    GemmFloatKernel gemm_f16;
-    GemmFloatKernel gemm_bf16;
-    GemmI8Kernel gemm_i8;
-    GemmI4Kernel gemm_i4;
+    int gemm_nr;           // columns of a panel
+    int i8_weight_offset;  // added to int8 weights
+    GemmFloat* gemm_f32;
+    GemmFloat* gemm_f16;
+    GemmFloat* gemm_bf16;
+    GemmI8* gemm_i8;
+    GemmI8* gemm_i4;
+    const Bf16Kernels* bf16;  // null: nothing here multiplies bfloat16 fast
     QuantizeRowI8* quantize_row_i8;
     AttendBlockF32* attend_block_f32;
     AttendBlockF16* attend_block_f16;

@@ -16,24 +16,8 @@ constexpr size_t kSliceBytes = size_t{4} << 20;
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int panel_columns(PackedType type, const KernelTable& kernels) {
-    switch (type) {
-        case PackedType::f32:
-            return kernels.gemm_f32.nr;
-        case PackedType::f16:
-            return kernels.gemm_f16.nr;
-        case PackedType::bf16:
-            return kernels.gemm_bf16.nr;
-        case PackedType::i8:
-            return kernels.gemm_i8.nr;
-        case PackedType::i4:
-            return kernels.gemm_i4.nr;
-    }
-    return 0;
-}
-
 size_t panel_bytes(PackedType type, int64_t k, const KernelTable& kernels) {
-    const int nr = panel_columns(type, kernels);
+    const int nr = kernels.gemm_nr;
     switch (type) {
         case PackedType::f32:
             return static_cast<size_t>(k * nr) * sizeof(float);
@@ -82,7 +66,7 @@ void pack_block_panel(const GgufTensor& tensor, int64_t first, int nr, std::byte
 
 void pack_panel(PackedType type, const GgufTensor& tensor, int64_t first, const KernelTable& kernels,
                 std::byte* panel) {
-    const int nr = panel_columns(type, kernels);
+    const int nr = kernels.gemm_nr;
     switch (type) {
         case PackedType::f32:
             return pack_float_panel<float>(tensor, first, nr, panel);
@@ -91,7 +75,7 @@ void pack_panel(PackedType type, const GgufTensor& tensor, int64_t first, const 
             return pack_float_panel<uint16_t>(tensor, first, nr, panel);
         case PackedType::i8:
             return pack_block_panel<block_q8_0>(tensor, first, nr, panel, [&](int8_t weight) {
-                return static_cast<std::byte>(weight + kernels.gemm_i8.weight_offset);
+                return static_cast<std::byte>(weight + kernels.i8_weight_offset);
             });
         case PackedType::i4:
             return pack_block_panel<block_q4_0>(tensor, first, nr, panel,
@@ -125,7 +109,7 @@ PackedType packed_type_of(const std::string& path, const GgufTensor& tensor) {
 }
 
 size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable& kernels) {
-    const int64_t num_panels = ceil_divide(tensor.num_rows(), panel_columns(type, kernels));
+    const int64_t num_panels = ceil_divide(tensor.num_rows(), kernels.gemm_nr);
     return static_cast<size_t>(num_panels) * panel_bytes(type, tensor.ne[0], kernels);
 }
 
@@ -136,7 +120,7 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
     weight.n = tensor.num_rows();
     weight.k = tensor.ne[0];
     weight.panels = AlignedBuffer<std::byte>(packed_bytes(type, tensor, compute.kernels));
-    const int64_t nr = panel_columns(type, compute.kernels);
+    const int64_t nr = compute.kernels.gemm_nr;
     const size_t stride = panel_bytes(type, weight.k, compute.kernels);
     const auto stored_row = static_cast<size_t>(row_bytes(tensor.type, weight.k));
     const int64_t num_panels = ceil_divide(weight.n, nr);
@@ -184,7 +168,7 @@ I8Rows Activations::i8(int64_t first, int64_t count) const noexcept {
 
 void Linear::run(const Compute& compute, const Activations& x, float* y, bool accumulate) const {
     const KernelTable& kernels = compute.kernels;
-    const int nr = panel_columns(weight.type, kernels);
+    const int nr = kernels.gemm_nr;
     const size_t stride = panel_bytes(weight.type, weight.k, kernels);
     const int64_t row_blocks = ceil_divide(x.rows(), kRowBlock);
     // Row blocks of one panel follow each other, so that the panel stays in the cache.
@@ -196,8 +180,8 @@ void Linear::run(const Compute& compute, const Activations& x, float* y, bool ac
         const GemmOutput output{y + row * weight.n + column, weight.n,
                                 std::min<int64_t>(nr, weight.n - column),
                                 bias.empty() ? nullptr : bias.data() + column, accumulate};
-        const auto run_float = [&](const GemmFloatKernel& kernel) {
-            kernel.run(x.x() + row * weight.k, weight.k, rows, panel, weight.k, output);
+        const auto run_float = [&](GemmFloat* kernel) {
+            kernel(x.x() + row * weight.k, weight.k, rows, panel, weight.k, output);
         };
         switch (weight.type) {
             case PackedType::f32:
@@ -207,9 +191,9 @@ void Linear::run(const Compute& compute, const Activations& x, float* y, bool ac
             case PackedType::bf16:
                 return run_float(kernels.gemm_bf16);
             case PackedType::i8:
-                return kernels.gemm_i8.run(x.i8(row, rows), panel, output);
+                return kernels.gemm_i8(x.i8(row, rows), panel, output);
             case PackedType::i4:
-                return kernels.gemm_i4.run(x.i8(row, rows), panel, output);
+                return kernels.gemm_i4(x.i8(row, rows), panel, output);
         }
     });
 }

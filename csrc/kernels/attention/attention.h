@@ -41,12 +41,34 @@ struct AttentionBlock {
     float* acc;         // [rows, value_dim]
 };
 
+// The same with queries, keys and values in bfloat16: weights p are rounded to it before they meet values,
+// and are accurate to 2^-12 before that; scores, sums and acc are in float32. head_dim is a multiple of
+// kBf16Pairs here, filled up with zeros. The buffers of queries, scores and acc have room for rows rounded up
+// to kBf16QueryRows; what lies behind `rows` is finite, or is scratch.
+constexpr int kBf16Pairs = 32;
+constexpr int kBf16QueryRows = 16;
+struct AttentionBlockBf16 {
+    const BFloat16* q;       // [rows, head_dim], scaled by 1 / sqrt(head_dim)
+    const BFloat16* k;       // [head_dim / 2, kKeyBlock, 2]
+    const BFloat16* v;       // [kKeyBlock / 2, value_dim, 2]
+    const int32_t* visible;  // [rows]
+    int64_t rows;
+    int64_t head_dim;
+    int64_t value_dim;  // a multiple of kValueAlignment
+    float* scores;      // [rows, kKeyBlock], scratch
+    float* max;         // [rows]
+    float* sum;         // [rows]
+    float* acc;         // [rows, value_dim]
+};
+
+using AttendBlockBf16 = void(const AttentionBlockBf16& block) noexcept;
 using AttendBlockF32 = void(const AttentionBlock<float>& block) noexcept;
 using AttendBlockF16 = void(const AttentionBlock<Float16>& block) noexcept;
 
 namespace scalar {
 AttendBlockF32 attend_block_f32;
 AttendBlockF16 attend_block_f16;
+AttendBlockBf16 attend_block_bf16;
 }  // namespace scalar
 
 namespace avx2 {
@@ -58,5 +80,13 @@ namespace avx512 {
 AttendBlockF32 attend_block_f32;
 AttendBlockF16 attend_block_f16;
 }  // namespace avx512
+
+namespace avx512_bf16 {
+AttendBlockBf16 attend_block_bf16;
+}  // namespace avx512_bf16
+
+namespace amx {
+AttendBlockBf16 attend_block_bf16;
+}  // namespace amx
 
 }  // namespace pocketvlm

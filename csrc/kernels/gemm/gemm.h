@@ -2,14 +2,16 @@
 //
 //   y[r, c] = (accumulate ? y[r, c] : 0) + bias[c] + sum_k x[r, k] * w[c, k]
 //
-// Weights are packed once, at load, into panels of nr columns (output features); a call computes one panel.
-// The last panel of a matrix is padded with zero weights, and `columns` says how many of its columns are
-// real. Close, not exact: the order of float additions over k is each instruction set's own; it never depends
-// on `rows` or on threads.
+// Weights are packed once, at load, into panels of nr columns (output features), the same nr for all types of
+// an instruction set; a call computes one panel. The last panel of a matrix is padded with zero weights, and
+// `columns` says how many of its columns are real. Close, not exact: the order of float additions over k is
+// each kernel's own; it never depends on `rows` or on threads.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "base/half.h"
 
 namespace pocketvlm {
 
@@ -25,11 +27,6 @@ struct GemmOutput {
 // Weights in a float format, activations in float32. panel: [k, nr], 64-byte aligned. x: [rows, x_stride].
 using GemmFloat = void(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
                        const GemmOutput& output) noexcept;
-
-struct GemmFloatKernel {
-    GemmFloat* run;
-    int nr;
-};
 
 // Activations in blocks of 32 along k, as quantize_row_i8 writes them. num_blocks = ceil(k / 32).
 constexpr int kI8Block = 32;
@@ -51,25 +48,22 @@ struct I8Rows {
 //         halves, stored as w + 8, as q4_0 has them
 using GemmI8 = void(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept;
 
-struct GemmI8Kernel {
-    GemmI8* run;
-    int nr;
-    int weight_offset;
-};
-
-struct GemmI4Kernel {
-    GemmI8* run;
-    int nr;
-};
-
 constexpr int kI4Offset = 8;
 constexpr int64_t i8_panel_block_bytes(int nr) { return int64_t{nr} * (2 + kI8Block); }
 constexpr int64_t i4_panel_block_bytes(int nr) { return int64_t{nr} * (2 + kI8Block / 2); }
+
+// Weights and activations in bfloat16, sums in float32. k is a multiple of kBf16Block.
+// x: [rows, x_stride]. panel: [k / 2, nr, 2], 64-byte aligned: two neighbours along k lie side by side.
+constexpr int kBf16Block = 32;
+constexpr int64_t bf16_padded(int64_t k) { return (k + kBf16Block - 1) / kBf16Block * kBf16Block; }
+using GemmBf16 = void(const BFloat16* x, int64_t x_stride, int64_t rows, const BFloat16* panel, int64_t k,
+                      const GemmOutput& output) noexcept;
 
 namespace scalar {
 constexpr int kGemmNr = 16;
 GemmFloat gemm_f32, gemm_f16, gemm_bf16;
 GemmI8 gemm_i8, gemm_i4;
+GemmBf16 gemm_bf16_bf16;
 }  // namespace scalar
 
 namespace avx2 {
@@ -81,12 +75,21 @@ GemmI8 gemm_i8, gemm_i4;
 namespace avx512 {
 constexpr int kGemmNr = 64;
 GemmFloat gemm_f32, gemm_f16, gemm_bf16;
+GemmI8 gemm_i8, gemm_i4;
 }  // namespace avx512
 
 namespace avx512_vnni {
-constexpr int kGemmNr = 64;
+constexpr int kGemmNr = avx512::kGemmNr;
 constexpr int kWeightOffset = 128;
 GemmI8 gemm_i8, gemm_i4;
 }  // namespace avx512_vnni
+
+namespace avx512_bf16 {
+GemmBf16 gemm_bf16_bf16;
+}  // namespace avx512_bf16
+
+namespace amx {
+GemmBf16 gemm_bf16_bf16;
+}  // namespace amx
 
 }  // namespace pocketvlm

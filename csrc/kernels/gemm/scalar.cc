@@ -83,4 +83,17 @@ void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) 
         });
 }
 
+void gemm_bf16_bf16(const BFloat16* x, int64_t x_stride, int64_t rows, const BFloat16* panel, int64_t k,
+                    const GemmOutput& output) noexcept {
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < output.columns; ++c) {
+            float sum = 0;
+            for (int64_t i = 0; i < k; ++i) {
+                sum += to_float(x[r * x_stride + i]) * to_float(panel[(i / 2 * kGemmNr + c) * 2 + i % 2]);
+            }
+            store(output, r, c, sum);
+        }
+    }
+}
+
 }  // namespace pocketvlm::scalar

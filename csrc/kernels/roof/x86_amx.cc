@@ -1,27 +1,16 @@
-// Tiles of 16 rows of 64 bytes: 0 to 3 hold the sums, 4 and 5 the left factors, 6 and 7 the right ones.
 #include <immintrin.h>
 
 #include <cstdint>
 
 #include "kernels/roof/roof.h"
+#include "kernels/simd/amx_tiles.h"
 
 namespace pocketvlm::amx {
 namespace {
 
 constexpr int kAccumulators = 4;
-constexpr int kRows = 16;
-constexpr int kColumns = 16;  // of 32 bits
-constexpr int kTileWords = kRows * kColumns;
+constexpr int kTileWords = kTileRows * kTileColumns;
 constexpr int kRowBytes = 64;
-
-struct alignas(64) TileConfig {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64, "as ldtilecfg reads it");
 
 template <typename T>
 void fill(T* tile, T value) noexcept {
@@ -31,13 +20,13 @@ void fill(T* tile, T value) noexcept {
 // a, b: one 32-bit word of several factors each. Runs round(), which multiplies into tiles 0 to 3.
 template <typename T, typename Round>
 double run(int64_t rounds, uint32_t a, uint32_t b, const Round& round) noexcept {
-    const TileConfig config;
-    _tile_loadconfig(&config);
+    configure_tiles(kTileRows, kTileRows);
     alignas(64) T start[kAccumulators][kTileWords];
     for (int j = 0; j < kAccumulators; ++j) fill(start[j], static_cast<T>(j));
     alignas(64) uint32_t left[kTileWords], right[kTileWords];
     fill(left, a);
     fill(right, b);
+    finish_stores();
     _tile_loadd(0, start[0], kRowBytes);
     _tile_loadd(1, start[1], kRowBytes);
     _tile_loadd(2, start[2], kRowBytes);
