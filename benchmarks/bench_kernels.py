@@ -20,7 +20,8 @@ from .machine import Machine, this_machine
 from .report import Spread, number, table, write_json
 from .roofs import Roofs, measure_roofs
 
-# What a row of the kernel table multiplies with: (row, what it computes in) -> instruction of the roofs. Weights in bfloat16 and float16 become float32 in every row.
+# What a row of the kernel table multiplies with: (row, what it computes in) -> instruction of the roofs.
+# Weights in bfloat16 and float16 become float32 unless the activations are bfloat16 too.
 _INSTRUCTIONS = {
     ("amx", "bf16"): "tdpbf16ps",
     ("amx", "int8"): "vpdpbusd zmm",
@@ -33,6 +34,7 @@ _INSTRUCTIONS = {
     ("avx2", "fp32"): "vfmadd231ps ymm",
     ("neon", "int8"): "int32 in C++",
     ("neon", "fp32"): "float in C++",
+    ("scalar", "bf16"): "float in C++",
     ("scalar", "int8"): "int32 in C++",
     ("scalar", "fp32"): "float in C++",
 }
@@ -99,29 +101,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(args: argparse.Namespace) -> int:
     """Run `pocketvlm bench kernels`: 0. Raises InputError for options that fit nothing here."""
     isas = name_list("--isas", args.isas, _core.isas()) if args.isas is not None else []
-    cases = select_cases(args.filter)
     if args.json is not None:
         require_writable(args.json)
     machine = this_machine(threads=args.threads)
     name_list("POCKETVLM_ISA", machine.isa, _core.isas())
+    cases = {isa: select_cases(args.filter, isa) for isa in dict.fromkeys([machine.isa, *isas])}
     report = Report(machine)
     for threads in sorted({1, machine.threads}):
         roofs = measure_roofs(threads)
         report.roofs.append(roofs)
         pool = _core.ThreadPool(threads)
-        for isa in dict.fromkeys([machine.isa, *isas]):
-            print(f"measuring {isa} on {_threads(threads)}: {len(cases)} calls", file=sys.stderr)
-            report.measured.extend(measure(case, isa, pool, roofs, repeat=args.repeat) for case in cases)
+        for isa, chosen in cases.items():
+            print(f"measuring {isa} on {_threads(threads)}: {len(chosen)} calls", file=sys.stderr)
+            report.measured.extend(measure(case, isa, pool, roofs, repeat=args.repeat) for case in chosen)
     print(to_text(report))
     if args.json is not None:
         write_json(args.json, to_dict(report))
     return 0
 
 
-def select_cases(text: str) -> list[Case]:
-    """Returns the cases whose kernel or use contains `text`. Raises InputError where none does."""
-    listed = enumerate(_core.kernel_cases())
-    cases = [Case(index, kernel, kind, use, tuple(shape)) for index, (kernel, kind, use, shape) in listed]
+def select_cases(text: str, isa: str) -> list[Case]:
+    """Returns the cases of a row whose kernel or use contains `text`. Raises InputError where none does."""
+    cases = [Case(*listed[:4], tuple(listed[4])) for listed in _core.kernel_cases(isa)]
     chosen = [case for case in cases if text in f"{case.kernel} {case.use}"]
     if not chosen:
         kernels = ", ".join(dict.fromkeys(case.kernel for case in cases))

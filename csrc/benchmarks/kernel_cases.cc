@@ -6,14 +6,17 @@
 
 #include "base/aligned_buffer.h"
 #include "model/attention.h"
+#include "model/bf16_attention.h"
 #include "model/resize_table.h"
 
 namespace pocketvlm {
 namespace {
 
-constexpr int64_t kRowBlock = 96;   // rows of activations per task of a product, as model/linear.cc has it
+constexpr int64_t kRowBlock = 96;  // rows of activations per task of a product, as model/linear.cc has it
+constexpr int64_t kRowBlockBf16 = 256;
 constexpr int64_t kShortRows = 16;  // of kernels that go over a row once
 constexpr int64_t kQueryRows = 48;  // per task of an attention, as model/vision_encoder.cc has it
+constexpr int64_t kQueryRowsBf16 = 128;
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -63,15 +66,15 @@ struct Product {
 
     // run(panel, first row, rows, output)
     template <typename Run>
-    PreparedKernel prepared(const Run& run) const {
-        const int64_t row_blocks = ceil_divide(shape.m, kRowBlock), num_panels = ceil_divide(shape.n, nr);
-        const auto task = [product = *this, row_blocks, run](int64_t i, int64_t turn) {
+    PreparedKernel prepared(const Run& run, int64_t block = kRowBlock) const {
+        const int64_t row_blocks = ceil_divide(shape.m, block), num_panels = ceil_divide(shape.n, nr);
+        const auto task = [product = *this, row_blocks, block, run](int64_t i, int64_t turn) {
             const KernelShape& s = product.shape;
-            const int64_t row = i % row_blocks * kRowBlock, column = i / row_blocks * product.nr;
+            const int64_t row = i % row_blocks * block, column = i / row_blocks * product.nr;
             const GemmOutput output{product.y.of(0) + row * s.n + column, s.n,
                                     std::min<int64_t>(product.nr, s.n - column), nullptr, false};
             run(product.panels.of(turn) + i / row_blocks * product.panel_bytes, row,
-                std::min(kRowBlock, s.m - row), output);
+                std::min(block, s.m - row), output);
         };
         const auto m = static_cast<double>(shape.m), n = static_cast<double>(shape.n);
         return {num_panels * row_blocks, task, static_cast<double>(num_panels * panel_bytes),
@@ -120,6 +123,46 @@ PreparedKernel gemm_i4(const KernelTable& kernels, const KernelShape& shape, int
                          memory_bytes);
 }
 
+PreparedKernel gemm_bf16_bf16(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
+    const int64_t k = bf16_padded(shape.k), nr = kernels.gemm_nr;
+    const Product product(shape, kernels.gemm_nr, k * nr * 2, memory_bytes);
+    const Turns<BFloat16> x(shape.m * k, 0);
+    return product.prepared(
+        [=, run = kernels.bf16->gemm_bf16_bf16](const std::byte* panel, int64_t row, int64_t rows,
+                                                const GemmOutput& output) {
+            run(x.of(0) + row * k, k, rows, reinterpret_cast<const BFloat16*>(panel), k, output);
+        },
+        kRowBlockBf16);
+}
+
+// A weight [n, k] in bfloat16, from panels that take `bytes` as they are stored.
+PreparedKernel panel_to_bf16(PanelToBf16* run, int64_t bytes, const KernelTable& kernels,
+                             const KernelShape& shape, int64_t memory_bytes) {
+    const int64_t k = shape.k, size = bf16_padded(k) * kernels.gemm_nr;
+    const int64_t num_panels = ceil_divide(shape.n, kernels.gemm_nr);
+    const Turns<std::byte> panels(num_panels * bytes, memory_bytes);
+    const Turns<BFloat16> result(num_panels * size, 0);
+    const auto task = [=](int64_t i, int64_t turn) {
+        run(panels.of(turn) + i * bytes, k, result.of(0) + i * size);
+    };
+    return {num_panels, task, static_cast<double>(num_panels * bytes),
+            static_cast<double>(num_panels * size)};
+}
+
+template <PanelToBf16* Bf16Kernels::* kernel, int64_t weight_bytes>
+PreparedKernel float_panel_to_bf16(const KernelTable& kernels, const KernelShape& shape,
+                                   int64_t memory_bytes) {
+    return panel_to_bf16(kernels.bf16->*kernel, shape.k * kernels.gemm_nr * weight_bytes, kernels, shape,
+                         memory_bytes);
+}
+
+template <PanelToBf16* Bf16Kernels::* kernel, int64_t (*block_bytes)(int nr)>
+PreparedKernel block_panel_to_bf16(const KernelTable& kernels, const KernelShape& shape,
+                                   int64_t memory_bytes) {
+    return panel_to_bf16(kernels.bf16->*kernel, ceil_divide(shape.k, kI8Block) * block_bytes(kernels.gemm_nr),
+                         kernels, shape, memory_bytes);
+}
+
 // ---- Rows [m, k]. `operations` counts each step of the contract's formula, functions as one.
 
 template <typename Run>
@@ -140,6 +183,20 @@ PreparedKernel quantize_row_i8(const KernelTable& kernels, const KernelShape& sh
         run(x.of(turn) + r * k, k, values.of(0) + r * blocks * kI8Block, scales.of(0) + r * blocks,
             sums.of(0) + r * blocks);
     });
+}
+
+template <typename T>
+PreparedKernel row_to_bf16(RowToBf16<T>* run, const KernelShape& shape, int64_t memory_bytes) {
+    const int64_t k = shape.k;
+    const Turns<T> x(shape.m * k, memory_bytes);
+    const Turns<BFloat16> y(shape.m * bf16_padded(k), 0);
+    return rows(shape, sizeof(T), 0,
+                [=](int64_t r, int64_t turn) { run(x.of(turn) + r * k, k, y.of(0) + r * bf16_padded(k)); });
+}
+
+template <auto kernel>
+PreparedKernel row_to_bf16(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
+    return row_to_bf16(kernels.bf16->*kernel, shape, memory_bytes);
 }
 
 PreparedKernel layer_norm(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
@@ -210,6 +267,23 @@ PreparedKernel attention(const KernelTable& kernels, const KernelShape& shape, i
     };
     const double rows = static_cast<double>(shape.m * shape.heads);
     return {shape.heads * chunks, task, static_cast<double>(shape.heads * blocks * block_size) * sizeof(T),
+            4 * rows * static_cast<double>(shape.n * d)};
+}
+
+// Each head has its keys and values once, for all query rows.
+PreparedKernel attend_block_bf16(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
+    const int64_t d = shape.k, blocks = ceil_divide(shape.n, kKeyBlock), size = Bf16BlockShape(d).size();
+    const Turns<BFloat16> keys_values(shape.heads * blocks * size, memory_bytes);
+    const int64_t chunks = ceil_divide(shape.m, kQueryRowsBf16);
+    const auto task = [=, &kernels](int64_t i, int64_t turn) {
+        const int64_t num_rows = std::min(kQueryRowsBf16, shape.m - i % chunks * kQueryRowsBf16);
+        Bf16AttentionTask attention(*kernels.bf16, num_rows, d);
+        const BFloat16* head = keys_values.of(turn) + i / chunks * blocks * size;
+        for (int64_t b = 0; b < blocks; ++b)
+            attention.fold(head + b * size, b * kKeyBlock, [&](int64_t) { return shape.n; });
+    };
+    const double rows = static_cast<double>(shape.m * shape.heads);
+    return {shape.heads * chunks, task, static_cast<double>(shape.heads * blocks * size) * sizeof(BFloat16),
             4 * rows * static_cast<double>(shape.n * d)};
 }
 
@@ -324,14 +398,17 @@ PreparedKernel unpack_yuv420(const KernelTable& kernels, const KernelShape& shap
 // ---- The shapes of SmolVLM-256M.
 
 const std::vector<KernelShape> kProducts{
-    {"decode: q, o", 1, 576, 576},
-    {"decode: gate, up", 1, 576, 1536},
-    {"decode: down", 1, 1536, 576},
-    {"decode: head", 1, 576, 49280},
-    {"vision: q, k, v, out", 1024, 768, 768},
-    {"vision: fc1", 1024, 768, 3072},
-    {"vision: fc2", 1024, 3072, 768},
+    {"decode: q, o", 1, 576, 576},         {"decode: gate, up", 1, 576, 1536},
+    {"decode: down", 1, 1536, 576},        {"decode: head", 1, 576, 49280},
+    {"prefill: gate, up", 512, 576, 1536}, {"vision: q, k, v, out", 1024, 768, 768},
+    {"vision: fc1", 1024, 768, 3072},      {"vision: fc2", 1024, 3072, 768},
 };
+const std::vector<KernelShape> kManyRows{
+    {"prefill: q, o", 512, 576, 576},  {"prefill: gate, up", 512, 576, 1536},
+    {"prefill: down", 512, 1536, 576}, {"vision: q, k, v, out", 1024, 768, 768},
+    {"vision: fc1", 1024, 768, 3072},  {"vision: fc2", 1024, 3072, 768},
+};
+const std::vector<KernelShape> kWeights{{"vision: fc1", 0, 768, 3072}};
 const std::vector<KernelShape> kPatchRows{{"vision: patches of a tile", 32, 16, 512}};
 const std::vector<KernelShape> kPhoto{{"preprocess: photo", 1152, 0, 1536}};
 
@@ -344,12 +421,31 @@ const std::vector<KernelCase>& kernel_cases() {
         {"gemm_bf16", "fp32", gemm_bf16, kProducts},
         {"gemm_i8", "int8", gemm_i8, kProducts},
         {"gemm_i4", "int8", gemm_i4, kProducts},
+        {"gemm_bf16_bf16", "bf16", gemm_bf16_bf16, kManyRows, true},
+        {"panel_f32_to_bf16", "", float_panel_to_bf16<&Bf16Kernels::panel_f32_to_bf16, 4>, kWeights, true},
+        {"panel_f16_to_bf16", "", float_panel_to_bf16<&Bf16Kernels::panel_f16_to_bf16, 2>, kWeights, true},
+        {"panel_bf16_to_bf16", "", float_panel_to_bf16<&Bf16Kernels::panel_bf16_to_bf16, 2>, kWeights, true},
+        {"panel_i8_to_bf16", "", block_panel_to_bf16<&Bf16Kernels::panel_i8_to_bf16, i8_panel_block_bytes>,
+         kWeights, true},
+        {"panel_i4_to_bf16", "", block_panel_to_bf16<&Bf16Kernels::panel_i4_to_bf16, i4_panel_block_bytes>,
+         kWeights, true},
+        {"row_f32_to_bf16", "", row_to_bf16<&Bf16Kernels::row_f32_to_bf16>, {{"vision", 1024, 768, 0}}, true},
+        {"row_f16_to_bf16",
+         "",
+         row_to_bf16<&Bf16Kernels::row_f16_to_bf16>,
+         {{"prefill: keys", 8192, 128, 0}},
+         true},
         {"quantize_row_i8", "fp32", quantize_row_i8, {{"decode", 1, 576, 0}, {"vision", 1024, 768, 0}}},
         {"attend_block_f32", "fp32", attention<float>, {{"vision", 1024, 64, 1024, 12}}},
         {"attend_block_f16",
          "fp32",
          attention<Float16>,
          {{"decode", 3, 64, 896, 3}, {"prefill", 384, 64, 896, 3}}},
+        {"attend_block_bf16",
+         "bf16",
+         attend_block_bf16,
+         {{"vision", 1024, 64, 1024, 12}, {"prefill", 384, 64, 896, 3}},
+         true},
         {"layer_norm", "fp32", layer_norm, {{"vision", 1024, 768, 0}}},
         {"rms_norm", "fp32", rms_norm, {{"decode", 1, 576, 0}, {"prefill", 896, 576, 0}}},
         {"gelu_tanh", "fp32", gelu_tanh, {{"vision", 1024, 3072, 0}}},

@@ -31,6 +31,9 @@ struct KernelCase {
     // memory_bytes: how much the turns together may take of what a call streams; one turn's at least.
     PreparedKernel (*prepare)(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes);
     std::vector<KernelShape> shapes;
+    bool is_bf16 = false;  // one of KernelTable::bf16, which a row may lack
+
+    bool is_in(const KernelTable& kernels) const { return !is_bf16 || kernels.bf16 != nullptr; }
 };
 
 const std::vector<KernelCase>& kernel_cases();

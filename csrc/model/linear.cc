@@ -10,6 +10,13 @@ namespace {
 
 // Rows of activations per task of a matrix product: a multiple of every kernel's register tile.
 constexpr int64_t kRowBlock = 96;
+constexpr int64_t kRowBlockBf16 = 256;
+
+// Weights that are bfloat16 at a time while they are stored as something else: within a second-level cache.
+constexpr int64_t kPanelsBytes = int64_t{2} << 20;
+
+// Rows that one task makes at least, where there are enough.
+constexpr int64_t kRowsMade = 16;
 
 // Stored bytes that are packed between two reports: what a tensor holds twice while it is packed.
 constexpr size_t kSliceBytes = size_t{4} << 20;
@@ -91,6 +98,25 @@ void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t block,
                       [&](int64_t i) { task(i * block, std::min(block, rows - i * block)); });
 }
 
+Arithmetic arithmetic_named(const std::string& name) {
+    if (name == "auto") return Arithmetic::automatic;
+    if (name == "int8") return Arithmetic::int8;
+    if (name == "bf16") return Arithmetic::bf16;
+    throw InputError(concat("vision_compute: ", name, ", expected auto, int8 or bf16"));
+}
+
+const char* name_of(ActivationType type) noexcept {
+    switch (type) {
+        case ActivationType::f32:
+            return "f32";
+        case ActivationType::i8:
+            return "int8";
+        case ActivationType::bf16:
+            return "bf16";
+    }
+    return "";
+}
+
 PackedType packed_type_of(const std::string& path, const GgufTensor& tensor) {
     switch (tensor.type) {
         case QuantType::F32:
@@ -140,22 +166,54 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
     return weight;
 }
 
-void Activations::set(const Compute& compute, std::initializer_list<const Linear*> users, const float* x,
-                      int64_t rows) {
-    x_ = x;
-    rows_ = rows;
-    if (std::none_of(users.begin(), users.end(),
-                     [](const Linear* user) { return takes_i8_activations(user->weight.type); })) {
-        return;
+ActivationType activation_type(const Compute& compute, PackedType weight, int64_t rows) {
+    const bool quantised = weight == PackedType::i8 || weight == PackedType::i4;
+    const Bf16Kernels* bf16 = compute.kernels.bf16;
+    const bool faster = quantised && bf16 != nullptr && bf16->min_rows > 0 && rows >= bf16->min_rows;
+    switch (compute.arithmetic) {
+        case Arithmetic::bf16:
+            return ActivationType::bf16;
+        case Arithmetic::automatic:
+            if (faster) return ActivationType::bf16;
+            break;
+        case Arithmetic::int8:
+            break;
     }
-    const int64_t k = (*users.begin())->weight.k;
+    return quantised ? ActivationType::i8 : ActivationType::f32;
+}
+
+void Activations::set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
+                      const RowMaker& make_row) {
+    const auto read_as = [&](ActivationType type) {
+        return std::any_of(users.begin(), users.end(), [&](const Linear* user) {
+            return activation_type(compute, user->weight.type, rows) == type;
+        });
+    };
+    const bool f32 = read_as(ActivationType::f32), i8 = read_as(ActivationType::i8),
+               bf16 = read_as(ActivationType::bf16);
+    const int64_t k = (*users.begin())->weight.k, padded = bf16_padded(k);
+    rows_ = rows;
+    k_ = k;
     num_blocks_ = ceil_divide(k, kI8Block);
-    values_.grow(static_cast<size_t>(rows * num_blocks_ * kI8Block));
-    scales_.grow(static_cast<size_t>(rows * num_blocks_));
-    sums_.grow(static_cast<size_t>(rows * num_blocks_));
-    for_row_blocks(compute.pool, rows, 16, [&](int64_t first, int64_t count) {
+    const auto grow = [rows](auto& buffer, int64_t row) { buffer.grow(static_cast<size_t>(rows * row)); };
+    if (f32) grow(f32_, k);
+    if (bf16) grow(bf16_, padded);
+    if (i8) {
+        grow(values_, num_blocks_ * kI8Block);
+        grow(scales_, num_blocks_);
+        grow(sums_, num_blocks_);
+    }
+    const int64_t tasks = std::min(ceil_divide(rows, kRowsMade), int64_t{4} * compute.pool.num_threads());
+    room_.grow(static_cast<size_t>(tasks * k));
+    const int64_t share = ceil_divide(rows, tasks);
+    for_row_blocks(compute.pool, rows, share, [&](int64_t first, int64_t count) {
+        float* room = room_.data() + first / share * k;
         for (int64_t r = first; r < first + count; ++r) {
-            compute.kernels.quantize_row_i8(x + r * k, k, values_.data() + r * num_blocks_ * kI8Block,
+            const float* row = make_row(r, f32 ? f32_.data() + r * k : room);
+            if (f32 && row != f32_.data() + r * k) std::copy_n(row, k, f32_.data() + r * k);
+            if (bf16) compute.kernels.bf16->row_f32_to_bf16(row, k, bf16_.data() + r * padded);
+            if (!i8) continue;
+            compute.kernels.quantize_row_i8(row, k, values_.data() + r * num_blocks_ * kI8Block,
                                             scales_.data() + r * num_blocks_, sums_.data() + r * num_blocks_);
         }
     });
@@ -166,8 +224,11 @@ I8Rows Activations::i8(int64_t first, int64_t count) const noexcept {
             sums_.data() + first * num_blocks_, count, num_blocks_};
 }
 
-void Linear::run(const Compute& compute, const Activations& x, float* y, bool accumulate) const {
+void Linear::run(const Compute& compute, Activations& x, float* y, bool accumulate) const {
     const KernelTable& kernels = compute.kernels;
+    if (activation_type(compute, weight.type, x.rows()) == ActivationType::bf16) {
+        return run_bf16(compute, x, y, accumulate);
+    }
     const int nr = kernels.gemm_nr;
     const size_t stride = panel_bytes(weight.type, weight.k, kernels);
     const int64_t row_blocks = ceil_divide(x.rows(), kRowBlock);
@@ -181,7 +242,7 @@ void Linear::run(const Compute& compute, const Activations& x, float* y, bool ac
                                 std::min<int64_t>(nr, weight.n - column),
                                 bias.empty() ? nullptr : bias.data() + column, accumulate};
         const auto run_float = [&](GemmFloat* kernel) {
-            kernel(x.x() + row * weight.k, weight.k, rows, panel, weight.k, output);
+            kernel(x.f32(row), weight.k, rows, panel, weight.k, output);
         };
         switch (weight.type) {
             case PackedType::f32:
@@ -196,6 +257,47 @@ void Linear::run(const Compute& compute, const Activations& x, float* y, bool ac
                 return kernels.gemm_i4(x.i8(row, rows), panel, output);
         }
     });
+}
+
+void Linear::run_bf16(const Compute& compute, Activations& x, float* y, bool accumulate) const {
+    const KernelTable& kernels = compute.kernels;
+    const auto to_bf16 = [&] {
+        switch (weight.type) {
+            case PackedType::f32:
+                return kernels.bf16->panel_f32_to_bf16;
+            case PackedType::f16:
+                return kernels.bf16->panel_f16_to_bf16;
+            case PackedType::bf16:
+                return kernels.bf16->panel_bf16_to_bf16;
+            case PackedType::i8:
+                return kernels.bf16->panel_i8_to_bf16;
+            case PackedType::i4:
+                return kernels.bf16->panel_i4_to_bf16;
+        }
+        return static_cast<PanelToBf16*>(nullptr);
+    }();
+    const int64_t nr = kernels.gemm_nr, k = bf16_padded(weight.k), num_panels = ceil_divide(weight.n, nr);
+    const size_t stride = panel_bytes(weight.type, weight.k, kernels);
+    const int64_t row_blocks = ceil_divide(x.rows(), kRowBlockBf16);
+    const int64_t fitting = kPanelsBytes / (nr * k * static_cast<int64_t>(sizeof(BFloat16)));
+    const int64_t at_a_time = std::max<int64_t>(fitting, compute.pool.num_threads());
+    BFloat16* panels = x.panels(std::min(at_a_time, num_panels) * nr * k);
+    for (int64_t first = 0; first < num_panels; first += at_a_time) {
+        const int64_t count = std::min(at_a_time, num_panels - first);
+        compute.pool.parallel_for(count, [&](int64_t p) {
+            to_bf16(weight.panels.data() + static_cast<size_t>(first + p) * stride, weight.k,
+                    panels + p * nr * k);
+        });
+        compute.pool.parallel_for(count * row_blocks, [&](int64_t task) {
+            const int64_t panel = task / row_blocks, column = (first + panel) * nr;
+            const int64_t row = task % row_blocks * kRowBlockBf16;
+            const GemmOutput output{y + row * weight.n + column, weight.n,
+                                    std::min<int64_t>(nr, weight.n - column),
+                                    bias.empty() ? nullptr : bias.data() + column, accumulate};
+            kernels.bf16->gemm_bf16_bf16(x.bf16(row), k, std::min(kRowBlockBf16, x.rows() - row),
+                                         panels + panel * nr * k, k, output);
+        });
+    }
 }
 
 }  // namespace pocketvlm

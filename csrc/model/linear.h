@@ -15,10 +15,18 @@
 
 namespace pocketvlm {
 
+// What products with weights in 8 or 4 bits are computed in: in int8, blocks of 32 activations having a scale
+// each; in bfloat16, sums being float32; or, automatic, in what is faster on this row of the kernel table for
+// that many rows of activations. Asked for bfloat16, products with weights in floats are computed in it too.
+enum class Arithmetic { automatic, int8, bf16 };
+// "auto", "int8" or "bf16". Throws InputError for another name.
+Arithmetic arithmetic_named(const std::string& name);
+
 // What every forward pass needs besides its weights.
 struct Compute {
     const KernelTable& kernels;
     ThreadPool& pool;
+    Arithmetic arithmetic = Arithmetic::automatic;
 };
 
 // Calls task(first, count) for blocks of at most `block` of `rows` rows, in parallel.
@@ -28,10 +36,10 @@ void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t block,
 // Types on disk unpack exactly into few packed types; only these have kernels.
 enum class PackedType { f32, f16, bf16, i8, i4 };
 
-// Whether products with such weights read quantised activations.
-constexpr bool takes_i8_activations(PackedType type) {
-    return type == PackedType::i8 || type == PackedType::i4;
-}
+// What a product reads its activations as.
+enum class ActivationType { f32, i8, bf16 };
+const char* name_of(ActivationType type) noexcept;  // "f32", "int8" or "bf16"
+ActivationType activation_type(const Compute& compute, PackedType weight, int64_t rows);
 
 // Throws UnsupportedError, naming the file and the tensor, for a disk type that cannot run.
 PackedType packed_type_of(const std::string& path, const GgufTensor& tensor);
@@ -54,27 +62,41 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
 
 struct Linear;
 
-// Rows of activations, as float32 and, once quantised, as int8. Holds its own memory, which grows and is
+// Returns where the k values of row r are; `room` has place for them.
+using RowMaker = std::function<const float*(int64_t r, float* room)>;
+
+// Rows of activations in the types that the products with them read. Holds its own memory, which grows and is
 // kept.
 class Activations {
   public:
-    // x: [rows, k], k being that of the products that will use it; it has to stay. Quantises in parallel if
-    // one of them has int8 weights.
-    void set(const Compute& compute, std::initializer_list<const Linear*> users, const float* x,
-             int64_t rows);
+    // Rows of k values, k being that of the products that will use them. Makes each row once, in parallel,
+    // and turns it into what those products read while it is in the cache.
+    void set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
+             const RowMaker& row);
 
-    const float* x() const noexcept { return x_; }
     int64_t rows() const noexcept { return rows_; }
-    // Rows first .. first + count - 1, when one of the users has int8 weights.
+    // Rows first, first + 1 ...: there if one of the users reads them so.
+    const float* f32(int64_t first) const noexcept { return f32_.data() + first * k_; }
+    const BFloat16* bf16(int64_t first) const noexcept { return bf16_.data() + first * bf16_padded(k_); }
     I8Rows i8(int64_t first, int64_t count) const noexcept;
 
+    // Room for panels of weights in bfloat16, while they are multiplied.
+    BFloat16* panels(int64_t size) {
+        panels_.grow(static_cast<size_t>(size));
+        return panels_.data();
+    }
+
   private:
-    const float* x_ = nullptr;
     int64_t rows_ = 0;
+    int64_t k_ = 0;
     int64_t num_blocks_ = 0;
+    AlignedBuffer<float> room_;     // a row for each task
+    AlignedBuffer<float> f32_;      // [rows, k]
+    AlignedBuffer<BFloat16> bf16_;  // [rows, bf16_padded(k)]
     AlignedBuffer<int8_t> values_;
     AlignedBuffer<float> scales_;
     AlignedBuffer<int32_t> sums_;
+    AlignedBuffer<BFloat16> panels_;
 };
 
 struct Linear {
@@ -83,7 +105,10 @@ struct Linear {
 
     // y [rows, n] = x W^T + b, or y += that; x.set() was called with this product among its users. Every
     // result is summed by one thread in one order, whatever the number of threads.
-    void run(const Compute& compute, const Activations& x, float* y, bool accumulate = false) const;
+    void run(const Compute& compute, Activations& x, float* y, bool accumulate = false) const;
+
+  private:
+    void run_bf16(const Compute& compute, Activations& x, float* y, bool accumulate) const;
 };
 
 }  // namespace pocketvlm

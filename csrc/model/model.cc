@@ -221,17 +221,26 @@ std::string Model::text_type() const { return most_common_type(text_file); }
 std::string Model::vision_type() const { return most_common_type(projector_file); }
 
 std::unique_ptr<Model> load_model(const std::string& text_path, const std::string& projector_path,
-                                  std::shared_ptr<ThreadPool> pool, const std::string& isa,
+                                  std::shared_ptr<ThreadPool> pool, const LoadOptions& options,
                                   const StopPoll& stop, const Progress& progress) {
-    const KernelTable& kernels = kernels_for(isa, detect_cpu_features());
+    const KernelTable& kernels = kernels_for(options.isa, detect_cpu_features());
+    if (options.vision_arithmetic == Arithmetic::bf16 && kernels.bf16 == nullptr) {
+        throw UnsupportedError(concat("vision_compute: bf16: the kernels ", kernels.isa,
+                                      " have no products in bfloat16, expected auto or int8"));
+    }
     GgufFile text_file(text_path);
     GgufFile projector_file(projector_path);
     const TextConfig text = read_text_config(text_file);
     const VisionConfig vision = read_vision_config(projector_file);
     check_pair(text_file, text, projector_file, vision);
 
-    auto model = std::unique_ptr<Model>(
-        new Model{std::move(text_file), std::move(projector_file), &kernels, std::move(pool), {}, {}});
+    auto model = std::unique_ptr<Model>(new Model{std::move(text_file),
+                                                  std::move(projector_file),
+                                                  &kernels,
+                                                  std::move(pool),
+                                                  options.vision_arithmetic,
+                                                  {},
+                                                  {}});
     check_memory_limit(*model, text, vision);
 
     const auto total =
@@ -263,7 +272,7 @@ void encode_images(const Model& model, const StopPoll& stop, const PatchRows& pa
     for (int64_t t = 0; t < num_tiles; ++t) {
         const PatchRows tile = patches.f32 != nullptr ? PatchRows{nullptr, patches.f32 + t * values}
                                                       : PatchRows{patches.bf16 + t * values, nullptr};
-        encode_tile(model.vision, model.compute(), stop, tile, scratch,
+        encode_tile(model.vision, model.vision_compute(), stop, tile, scratch,
                     features + t * config.image_seq_len() * config.projection_dim, trace);
         if (progress) progress("vision", t + 1, num_tiles);
     }

@@ -26,22 +26,29 @@ struct Model {
     GgufFile projector_file;
     const KernelTable* kernels;
     std::shared_ptr<ThreadPool> pool;
+    Arithmetic vision_arithmetic;
     VisionEncoder vision;
     TextDecoder text;
     size_t weight_bytes = 0;     // resident: packed weights
     int64_t num_parameters = 0;  // of both files
 
     Compute compute() const { return {*kernels, *pool}; }
+    Compute vision_compute() const { return {*kernels, *pool, vision_arithmetic}; }
     // The type that most weights of a file's layers have: "f32", "q8_0" ...
     std::string text_type() const;
     std::string vision_type() const;
 };
 
-// Reads, proves and packs a pair of GGUF files; an empty isa takes the best row. Throws FormatError,
+struct LoadOptions {
+    std::string isa;  // a row of the kernel table; empty: the best
+    Arithmetic vision_arithmetic = Arithmetic::automatic;
+};
+
+// Reads, proves and packs a pair of GGUF files. Throws FormatError,
 // UnsupportedError, InputError, Cancelled, and OutOfBudgetError, before anything is packed, when the control
 // group's memory limit is below what the model needs at least.
 std::unique_ptr<Model> load_model(const std::string& text_path, const std::string& projector_path,
-                                  std::shared_ptr<ThreadPool> pool, const std::string& isa,
+                                  std::shared_ptr<ThreadPool> pool, const LoadOptions& options,
                                   const StopPoll& stop, const Progress& progress);
 
 // Patches of num_tiles tiles -> features: [num_tiles, image_seq_len, hidden_size].

@@ -4,23 +4,22 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "model/bf16_attention.h"
 
 namespace pocketvlm {
 namespace {
 
 constexpr int64_t kChunk = 512;          // positions per pass over the weights
-constexpr int64_t kNormRows = 16;        // rows per task of a norm or an activation
+constexpr int64_t kRotatedRows = 16;     // per task
 constexpr int64_t kQueryPositions = 32;  // positions per attention task
 
 // The activations of one chunk.
 struct Scratch {
     Scratch(const TextConfig& config, int64_t rows)
         : x(floats(rows, config.hidden_size)),
-          normed(x.size()),
           q(floats(rows, config.num_attention_heads * config.head_dim)),
           k(floats(rows, config.num_key_value_heads * config.head_dim)),
           v(k.size()),
-          attended(q.size()),
           gate(floats(rows, config.intermediate_size)),
           up(gate.size()),
           cosine(floats(rows, config.head_dim / 2)),
@@ -28,25 +27,14 @@ struct Scratch {
 
     static size_t floats(int64_t rows, int64_t columns) { return static_cast<size_t>(rows * columns); }
 
-    AlignedBuffer<float> x;             // [rows, hidden_size], the residual stream
-    AlignedBuffer<float> normed;        // [rows, hidden_size]
-    AlignedBuffer<float> q;             // [rows, num_attention_heads, head_dim]
-    AlignedBuffer<float> k, v;          // [rows, num_key_value_heads, head_dim]
-    AlignedBuffer<float> attended;      // [rows, num_attention_heads, head_dim]
-    AlignedBuffer<float> gate, up;      // [rows, intermediate_size]
-    AlignedBuffer<float> cosine, sine;  // [rows, head_dim / 2]
+    AlignedBuffer<float> x;              // [rows, hidden_size], the residual stream
+    AlignedBuffer<float> q;              // [rows, num_attention_heads, head_dim]; then what was attended to
+    AlignedBuffer<float> k, v;           // [rows, num_key_value_heads, head_dim]
+    AlignedBuffer<float> gate, up;       // [rows, intermediate_size]
+    AlignedBuffer<float> cosine, sine;   // [rows, head_dim / 2]
+    AlignedBuffer<BFloat16> key_blocks;  // [num_key_value_heads, num_blocks] of a layer, for bfloat16
     Activations activations;
 };
-
-void rms_norm_rows(const Compute& compute, const std::vector<float>& weight, float epsilon, int64_t rows,
-                   const float* x, float* y) {
-    const auto n = static_cast<int64_t>(weight.size());
-    for_row_blocks(compute.pool, rows, kNormRows, [&](int64_t first, int64_t count) {
-        for (int64_t r = first; r < first + count; ++r) {
-            compute.kernels.rms_norm(x + r * n, weight.data(), epsilon, n, y + r * n);
-        }
-    });
-}
 
 void fill_angles(const TextDecoder& decoder, int64_t first_position, int64_t rows, Scratch& scratch) {
     const auto half = static_cast<int64_t>(decoder.inverse_frequencies.size());
@@ -68,7 +56,7 @@ void rotate_and_store(const TextDecoder& decoder, const Compute& compute, int64_
     const int64_t d = config.head_dim, heads = config.num_attention_heads,
                   kv_heads = config.num_key_value_heads;
     const float scale = 1.0f / std::sqrt(static_cast<float>(d));
-    for_row_blocks(compute.pool, rows, kNormRows, [&](int64_t first, int64_t count) {
+    for_row_blocks(compute.pool, rows, kRotatedRows, [&](int64_t first, int64_t count) {
         for (int64_t r = first; r < first + count; ++r) {
             const float* cosine = scratch.cosine.data() + r * (d / 2);
             const float* sine = scratch.sine.data() + r * (d / 2);
@@ -120,7 +108,48 @@ void causal_attention(const TextDecoder& decoder, const Compute& compute, int64_
             fold_cache<float>(compute, cache, layer, kv_head, start + first + positions, seen, attention);
         }
         for (int64_t r = 0; r < positions * group; ++r)
-            attention.write(r, scratch.attended.data() + head_of_row(r) * d);
+            attention.write(r, scratch.q.data() + head_of_row(r) * d);
+    });
+}
+
+// The same in bfloat16: the blocks of the cache are turned into it once a layer.
+void causal_attention_bf16(const TextDecoder& decoder, const Compute& compute, int64_t layer, int64_t rows,
+                           Scratch& scratch, const KvCache& cache) {
+    const TextConfig& config = decoder.config;
+    const Bf16Kernels& kernels = *compute.kernels.bf16;
+    const int64_t d = config.head_dim, heads = config.num_attention_heads,
+                  kv_heads = config.num_key_value_heads;
+    const int64_t group = heads / kv_heads, start = cache.length();
+    const int64_t num_blocks = (start + rows + kKeyBlock - 1) / kKeyBlock;
+    const int64_t block_size = Bf16BlockShape(d).size();
+    scratch.key_blocks.grow(static_cast<size_t>(kv_heads * num_blocks * block_size));
+    compute.pool.parallel_for(kv_heads * num_blocks, [&](int64_t task) {
+        const int64_t kv_head = task / num_blocks, b = task % num_blocks;
+        BFloat16* out = scratch.key_blocks.data() + task * block_size;
+        if (cache.type() == KvType::f16) {
+            const auto block = cache.block<Float16>(layer, kv_head, b);
+            lay_out_bf16(kernels, block.k, block.v, d, out);
+        } else {
+            const auto block = cache.block<float>(layer, kv_head, b);
+            lay_out_bf16(kernels, block.k, block.v, d, out);
+        }
+    });
+
+    const int64_t chunks = (rows + kQueryPositions - 1) / kQueryPositions;
+    compute.pool.parallel_for(kv_heads * chunks, [&](int64_t task) {
+        // The last positions see most keys: they come first, so that threads end together.
+        const int64_t kv_head = task % kv_heads, first = (chunks - 1 - task / kv_heads) * kQueryPositions;
+        const int64_t positions = std::min(kQueryPositions, rows - first);
+        const auto q = [&](int64_t r) {
+            return scratch.q.data() + ((first + r / group) * heads + kv_head * group + r % group) * d;
+        };
+        Bf16AttentionTask attention(kernels, positions * group, d);
+        for (int64_t r = 0; r < positions * group; ++r) attention.set_q(r, q(r), 1.0f);
+        for (int64_t key = 0; key < start + first + positions; key += kKeyBlock) {
+            attention.fold(scratch.key_blocks.data() + (kv_head * num_blocks + key / kKeyBlock) * block_size,
+                           key, [&](int64_t r) { return start + first + r / group + 1; });
+        }
+        for (int64_t r = 0; r < positions * group; ++r) attention.write(r, q(r));
     });
 }
 
@@ -129,36 +158,50 @@ void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPo
                 Scratch& scratch, KvCache& cache, const Trace& trace) {
     const TextConfig& config = decoder.config;
     float* x = scratch.x.data();
-    float* normed = scratch.normed.data();
+    const int64_t hidden_size = config.hidden_size;
     Activations& activations = scratch.activations;
+    const auto norm = [&, x](const std::vector<float>& weight) {
+        return [&, x](int64_t r, float* normed) {
+            compute.kernels.rms_norm(x + r * hidden_size, weight.data(), config.rms_norm_eps, hidden_size,
+                                     normed);
+            return normed;
+        };
+    };
     fill_angles(decoder, cache.length(), rows, scratch);
 
     for (size_t i = 0; i < decoder.layers.size(); ++i) {
         stop.check();
         const TextLayer& layer = decoder.layers[i];
+        const auto index = static_cast<int64_t>(i);
 
         // x = x + o_proj(self_attn(input_layernorm(x)))
-        rms_norm_rows(compute, layer.input_layernorm, config.rms_norm_eps, rows, x, normed);
-        activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, normed, rows);
+        activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, rows,
+                        norm(layer.input_layernorm));
         layer.q_proj.run(compute, activations, scratch.q.data());
         layer.k_proj.run(compute, activations, scratch.k.data());
         layer.v_proj.run(compute, activations, scratch.v.data());
-        rotate_and_store(decoder, compute, static_cast<int64_t>(i), rows, scratch, cache);
-        causal_attention(decoder, compute, static_cast<int64_t>(i), rows, scratch, cache);
-        activations.set(compute, {&layer.o_proj}, scratch.attended.data(), rows);
+        rotate_and_store(decoder, compute, index, rows, scratch, cache);
+        if (activation_type(compute, layer.q_proj.weight.type, rows) == ActivationType::bf16) {
+            causal_attention_bf16(decoder, compute, index, rows, scratch, cache);
+        } else {
+            causal_attention(decoder, compute, index, rows, scratch, cache);
+        }
+        const int64_t attended = config.num_attention_heads * config.head_dim;
+        activations.set(compute, {&layer.o_proj}, rows,
+                        [&](int64_t r, float*) { return scratch.q.data() + r * attended; });
         layer.o_proj.run(compute, activations, x, true);
 
         // x = x + down_proj(silu(gate_proj(h)) * up_proj(h)),  h = post_attention_layernorm(x)
-        rms_norm_rows(compute, layer.post_attention_layernorm, config.rms_norm_eps, rows, x, normed);
-        activations.set(compute, {&layer.gate_proj, &layer.up_proj}, normed, rows);
+        activations.set(compute, {&layer.gate_proj, &layer.up_proj}, rows,
+                        norm(layer.post_attention_layernorm));
         layer.gate_proj.run(compute, activations, scratch.gate.data());
         layer.up_proj.run(compute, activations, scratch.up.data());
-        for_row_blocks(compute.pool, rows, kNormRows, [&](int64_t first, int64_t count) {
-            const int64_t offset = first * config.intermediate_size;
-            compute.kernels.silu_mul(scratch.gate.data() + offset, scratch.up.data() + offset,
-                                     count * config.intermediate_size);
+        activations.set(compute, {&layer.down_proj}, rows, [&](int64_t r, float*) {
+            float* gate = scratch.gate.data() + r * config.intermediate_size;
+            compute.kernels.silu_mul(gate, scratch.up.data() + r * config.intermediate_size,
+                                     config.intermediate_size);
+            return gate;
         });
-        activations.set(compute, {&layer.down_proj}, scratch.gate.data(), rows);
         layer.down_proj.run(compute, activations, x, true);
         if (trace) trace("layer." + std::to_string(i), x, rows, config.hidden_size);
     }
@@ -220,12 +263,17 @@ void prefill(const TextDecoder& decoder, const Compute& compute, const StopPoll&
     }
 
     // logits = lm_head(norm(x)), of the last position only; a trace sees the norm of the whole chunk
-    const int64_t normed_rows = trace ? rows : 1;
-    const float* x = scratch.x.data() + (rows - normed_rows) * config.hidden_size;
-    rms_norm_rows(compute, decoder.norm, config.rms_norm_eps, normed_rows, x, scratch.normed.data());
-    if (trace) trace("final_norm", scratch.normed.data(), rows, config.hidden_size);
-    const float* last = scratch.normed.data() + (normed_rows - 1) * config.hidden_size;
-    scratch.activations.set(compute, {&decoder.lm_head}, last, 1);
+    const auto norm = [&](int64_t r, float* normed) {
+        compute.kernels.rms_norm(scratch.x.data() + r * config.hidden_size, decoder.norm.data(),
+                                 config.rms_norm_eps, config.hidden_size, normed);
+        return normed;
+    };
+    if (trace) {
+        for (int64_t r = 0; r < rows; ++r) norm(r, scratch.q.data() + r * config.hidden_size);
+        trace("final_norm", scratch.q.data(), rows, config.hidden_size);
+    }
+    scratch.activations.set(compute, {&decoder.lm_head}, 1,
+                            [&](int64_t, float* normed) { return norm(rows - 1, normed); });
     decoder.lm_head.run(compute, scratch.activations, logits);
     if (trace) trace("logits", logits, 1, config.vocab_size);
 }

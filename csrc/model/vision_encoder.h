@@ -38,13 +38,12 @@ class VisionScratch {
     // What the constructor allocates.
     static size_t bytes(const VisionConfig& config);
 
-    AlignedBuffer<float> patches;  // [num_patches, 3 * patch_size^2]; then the connector's scratch
     AlignedBuffer<float> x;        // [num_patches, hidden_size], the residual stream
-    AlignedBuffer<float> normed;   // [num_patches, hidden_size]
     AlignedBuffer<float> q, k, v;  // [num_patches, hidden_size]
     AlignedBuffer<float> hidden;   // [num_patches, intermediate_size]
-    AlignedBuffer<float>
-        key_blocks;  // [num_heads, num_blocks, head_dim * kKeyBlock + kKeyBlock * padded_head_dim]
+    // [num_heads, num_blocks], each keys and values of kKeyBlock positions; grown when they are needed.
+    AlignedBuffer<float> key_blocks;
+    AlignedBuffer<BFloat16> key_blocks_bf16;
     Activations activations;
 };
 

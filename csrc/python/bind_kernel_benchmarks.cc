@@ -16,14 +16,19 @@ namespace {
 
 namespace py = pybind11;
 
-// kernel, kind of its roof, where the model uses it, and m, k, n, heads
-using Listed = std::tuple<std::string, std::string, std::string, std::vector<int64_t>>;
+// index, kernel, kind of its roof, where the model uses it, and m, k, n, heads
+using Listed = std::tuple<size_t, std::string, std::string, std::string, std::vector<int64_t>>;
 
-std::vector<Listed> list_cases() {
+// Those of the kernels that a row has.
+std::vector<Listed> list_cases(const std::string& isa) {
+    const KernelTable& kernels = kernels_for(isa, detect_cpu_features());
     std::vector<Listed> listed;
+    size_t index = 0;
     for (const KernelCase& kernel : kernel_cases()) {
         for (const KernelShape& shape : kernel.shapes) {
-            listed.emplace_back(kernel.kernel, kernel.kind, shape.use,
+            ++index;
+            if (!kernel.is_in(kernels)) continue;
+            listed.emplace_back(index - 1, kernel.kernel, kernel.kind, shape.use,
                                 std::vector<int64_t>{shape.m, shape.k, shape.n, shape.heads});
         }
     }
@@ -37,6 +42,7 @@ std::tuple<std::vector<double>, double, double> time_case(size_t index, const st
     size_t first = 0;
     for (const KernelCase& kernel : kernel_cases()) {
         if (index < first + kernel.shapes.size()) {
+            if (!kernel.is_in(kernels)) throw UnsupportedError(concat(kernel.kernel, ": ", isa, " lacks it"));
             const py::gil_scoped_release release;
             const KernelTimes times =
                 time_kernel(kernel, kernel.shapes[index - first], kernels, pool, repeat);
@@ -50,7 +56,7 @@ std::tuple<std::vector<double>, double, double> time_case(size_t index, const st
 }  // namespace
 
 void bind_kernel_benchmarks(py::module_& module) {
-    module.def("kernel_cases", &list_cases);
+    module.def("kernel_cases", &list_cases, py::arg("isa"));
     module.def("time_kernel", &time_case, py::arg("index"), py::kw_only(), py::arg("isa"), py::arg("pool"),
                py::arg("repeat"));
 }

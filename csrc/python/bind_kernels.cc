@@ -14,6 +14,7 @@
 #include "base/cpu_features.h"
 #include "kernels/kernel_table.h"
 #include "model/attention.h"
+#include "model/bf16_attention.h"
 #include "model/linear.h"
 #include "python/array.h"
 #include "python/bind.h"
@@ -66,7 +67,8 @@ class Guarded {
 // k].
 py::array_t<float> linear(const std::string& isa, const py::object& x, const py::object& weights,
                           const std::string& type, int64_t n, const std::optional<py::object>& bias,
-                          const std::optional<py::object>& initial, int threads) {
+                          const std::optional<py::object>& initial, const std::string& arithmetic,
+                          int threads) {
     const py::array_t<float> rows = checked_array<float>(x, "x", {"m", "k"});
     const int64_t m = rows.shape(0), k = rows.shape(1);
     const QuantTraits* traits = find_traits(type);
@@ -80,7 +82,7 @@ py::array_t<float> linear(const std::string& isa, const py::object& x, const py:
                             2,         stored.data(), static_cast<size_t>(nbytes)};
 
     ThreadPool pool(threads);
-    const Compute compute{row(isa), pool};
+    const Compute compute{row(isa), pool, arithmetic_named(arithmetic)};
     Linear product;
     product.weight = pack_weight(packed_type_of("kernels.linear", tensor), tensor, compute);
     if (bias) {
@@ -94,7 +96,7 @@ py::array_t<float> linear(const std::string& isa, const py::object& x, const py:
         y = Guarded<float>(before);
     }
     Activations activations;
-    activations.set(compute, {&product}, rows.data(), m);
+    activations.set(compute, {&product}, m, [&](int64_t r, float*) { return rows.data() + r * k; });
     product.run(compute, activations, y.data(), initial.has_value());
     return y.to_python({static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
 }
@@ -138,6 +140,31 @@ py::array_t<float> attention(const std::string& isa, const py::object& q, const 
         const KeyValueBlock<T> laid_out{reinterpret_cast<const T*>(block.data()),
                                         reinterpret_cast<const T*>(block_values)};
         task.fold(row(isa), laid_out, first, [&](int64_t r) { return int64_t{seen.at(r)}; });
+    }
+    py::array_t<float> out({rows, d});
+    for (int64_t r = 0; r < rows; ++r) task.write(r, out.mutable_data() + r * d);
+    return out;
+}
+
+// The same in bfloat16, of rows in float32.
+py::array_t<float> attention_bf16(const std::string& isa, const py::object& q, const py::object& k,
+                                  const py::object& v, const py::object& visible) {
+    const Bf16Kernels* kernels = row(isa).bf16;
+    if (kernels == nullptr) throw UnsupportedError(concat("attention_bf16: ", isa, " lacks it"));
+    const py::array_t<float> queries = checked_array<float>(q, "q", {"rows", "d"});
+    const int64_t rows = queries.shape(0), d = queries.shape(1);
+    const py::array_t<float> keys = checked_array<float>(k, "k", {"keys", queries.shape(1)});
+    const int64_t num_keys = keys.shape(0);
+    const py::array_t<float> values = checked_array<float>(v, "v", {keys.shape(0), queries.shape(1)});
+    const py::array_t<int32_t> seen = checked_array<int32_t>(visible, "visible", {queries.shape(0)});
+
+    Bf16AttentionTask task(*kernels, rows, d);
+    for (int64_t r = 0; r < rows; ++r) task.set_q(r, queries.data() + r * d, 1.0f);
+    AlignedBuffer<BFloat16> block(static_cast<size_t>(Bf16BlockShape(d).size()));
+    for (int64_t first = 0; first < num_keys; first += kKeyBlock) {
+        lay_out_bf16(*kernels, keys.data() + first * d, values.data() + first * d, d,
+                     std::min<int64_t>(kKeyBlock, num_keys - first), d, block.data());
+        task.fold(block.data(), first, [&](int64_t r) { return int64_t{seen.at(r)}; });
     }
     py::array_t<float> out({rows, d});
     for (int64_t r = 0; r < rows; ++r) task.write(r, out.mutable_data() + r * d);
@@ -191,12 +218,14 @@ void bind_kernels(py::module_& kernels) {
     kernels.def("select", &select, py::arg("features"));
     kernels.def("linear", &linear, py::arg("isa"), py::arg("x"), py::arg("weights"), py::kw_only(),
                 py::arg("type"), py::arg("n"), py::arg("bias") = py::none(), py::arg("initial") = py::none(),
-                py::arg("threads") = 1);
+                py::arg("arithmetic") = "auto", py::arg("threads") = 1);
     kernels.def("quantize_row_i8", &quantize_row_i8, py::arg("isa"), py::arg("x"));
     kernels.def("attention_f32", &attention<float, float>, py::arg("isa"), py::arg("q"), py::arg("k"),
                 py::arg("v"), py::arg("visible"));
     kernels.def("attention_f16", &attention<Float16, uint16_t>, py::arg("isa"), py::arg("q"), py::arg("k"),
                 py::arg("v"), py::arg("visible"));
+    kernels.def("attention_bf16", &attention_bf16, py::arg("isa"), py::arg("q"), py::arg("k"), py::arg("v"),
+                py::arg("visible"));
     kernels.def("layer_norm", &layer_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("bias"),
                 py::arg("epsilon"));
     kernels.def("rms_norm", &rms_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("epsilon"));

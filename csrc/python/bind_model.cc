@@ -42,12 +42,13 @@ Progress to_progress(const PyProgress& on_progress) {
 std::unique_ptr<Model> open_model(const std::filesystem::path& text_path,
                                   const std::filesystem::path& projector_path,
                                   const std::shared_ptr<ThreadPool>& pool,
-                                  const std::optional<std::string>& isa, const StopFlag* stop,
-                                  const PyProgress& on_progress) {
+                                  const std::optional<std::string>& isa, const std::string& vision_compute,
+                                  const StopFlag* stop, const PyProgress& on_progress) {
+    const LoadOptions options{isa.value_or(""), arithmetic_named(vision_compute)};
     const Progress progress = to_progress(on_progress);
     const py::gil_scoped_release release;
-    return load_model(text_path.string(), projector_path.string(), pool, isa.value_or(""),
-                      make_stop_poll(stop), progress);
+    return load_model(text_path.string(), projector_path.string(), pool, options, make_stop_poll(stop),
+                      progress);
 }
 
 // The array of patches, kept alive beside the view of it.
@@ -197,9 +198,15 @@ void bind_model(py::module_& module) {
 
     py::class_<Model>(module, "Model")
         .def(py::init(&open_model), py::arg("text_path"), py::arg("projector_path"), py::kw_only(),
-             py::arg("pool"), py::arg("isa") = py::none(), py::arg("stop") = nullptr,
-             py::arg("on_progress") = py::none())
+             py::arg("pool"), py::arg("isa") = py::none(), py::arg("vision_compute") = "auto",
+             py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
         .def_property_readonly("isa", [](const Model& model) { return model.kernels->isa; })
+        .def_property_readonly("vision_compute",
+                               [](const Model& model) {
+                                   const auto type = model.vision.layers.front().q_proj.weight.type;
+                                   const int64_t rows = model.vision.config.num_patches();
+                                   return name_of(activation_type(model.vision_compute(), type, rows));
+                               })
         .def_property_readonly("hidden_size",
                                [](const Model& model) { return model.text.config.hidden_size; })
         .def_property_readonly("vocab_size", [](const Model& model) { return model.text.config.vocab_size; })

@@ -10,6 +10,7 @@ from pocketvlm.errors import InputError
 HASWELL = ["avx2", "fma", "f16c"]
 SKYLAKE_X = [*HASWELL, "avx512f", "avx512bw", "avx512dq", "avx512vl"]
 ICE_LAKE = [*SKYLAKE_X, "avx512_vnni"]
+SAPPHIRE_RAPIDS = [*ICE_LAKE, "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"]
 
 
 @pytest.mark.skipif("avx2" not in _core.cpu_features(), reason="rows of x86-64")
@@ -20,6 +21,7 @@ ICE_LAKE = [*SKYLAKE_X, "avx512_vnni"]
         (HASWELL, ["avx2", "scalar"]),
         (SKYLAKE_X, ["avx512", "avx2", "scalar"]),
         (ICE_LAKE, ["avx512_vnni", "avx512", "avx2", "scalar"]),
+        (SAPPHIRE_RAPIDS, ["amx", "avx512_vnni", "avx512", "avx2", "scalar"]),
     ],
 )
 def test_every_kind_of_processor(features: list[str], rows: list[str]) -> None:
@@ -28,8 +30,8 @@ def test_every_kind_of_processor(features: list[str], rows: list[str]) -> None:
 
 def test_no_row_without_all_it_needs() -> None:
     """Taking any feature away never adds a row, and the scalar row always stays."""
-    for count in range(len(ICE_LAKE) + 1):
-        for features in itertools.combinations(ICE_LAKE, count):
+    for count in range(len(SAPPHIRE_RAPIDS) + 1):
+        for features in itertools.combinations(SAPPHIRE_RAPIDS, count):
             rows = _core.kernels.select(list(features))
             assert rows[-1] == "scalar"
             assert ("avx2" in rows) == set(HASWELL).issubset(features) or len(rows) == 1

@@ -48,6 +48,64 @@ def test_against_softmax(isa: str, kind: str, head_dim: int, keys: int) -> None:
         assert np.abs(y - exact_attention(q, k, v, visible)).max() <= bound, rows
 
 
+def has_bf16(isa: str) -> bool:
+    return any(kernel == "attend_block_bf16" for _, kernel, *_ in _core.kernel_cases(isa))
+
+
+BF16_ISAS = [isa for isa in _core.isas() if has_bf16(isa)]
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """Float32 values that bfloat16 holds exactly."""
+    return (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+@pytest.mark.parametrize("isa", BF16_ISAS)
+@pytest.mark.parametrize("head_dim", [32, 64, 72, 6])
+@pytest.mark.parametrize("keys", [1, 15, 31, 33, 127, 128, 129, 300])
+def test_bf16_against_softmax(isa: str, head_dim: int, keys: int) -> None:
+    """A weight is rounded to 8 bits, and exact to 2^-12 before; so is their sum, which is not rounded."""
+    rng = np.random.default_rng(keys * 100 + head_dim)
+    for rows in (1, 3, 15, 16, 17, 33, 50):
+        q = bfloat16(rng.standard_normal((rows, head_dim), dtype=np.float32) / np.sqrt(np.float32(head_dim)))
+        k = bfloat16(rng.standard_normal((keys, head_dim), dtype=np.float32))
+        v = bfloat16(rng.standard_normal((keys, head_dim), dtype=np.float32))
+        visible = rng.integers(1, keys + 1, rows).astype(np.int32)
+        y = _core.kernels.attention_bf16(isa, q, k, v, visible)
+        score_error = head_dim * EPSILON * (np.abs(q) @ np.abs(k.T)).max()
+        bound = (2**-9 + 2 * 2**-12 + 2 * score_error + keys * EPSILON) * np.abs(v).max()
+        assert np.abs(y - exact_attention(q, k, v, visible)).max() <= bound, rows
+
+
+@pytest.mark.parametrize("isa", BF16_ISAS)
+def test_bf16_unseen_keys_do_not_matter(isa: str) -> None:
+    """What lies behind the last visible key, however large, changes no bit; nor do the rows beside one."""
+    rng = np.random.default_rng(5)
+    q = rng.standard_normal((37, 64), dtype=np.float32)
+    k = rng.standard_normal((200, 64), dtype=np.float32)
+    v = rng.standard_normal((200, 64), dtype=np.float32)
+    visible = rng.integers(1, 141, 37).astype(np.int32)
+    before = _core.kernels.attention_bf16(isa, q, k, v, visible)
+    k[140:] = 6e4
+    v[140:] = -6e4
+    assert np.array_equal(_core.kernels.attention_bf16(isa, q, k, v, visible), before)
+    for row in (0, 20, 36):
+        one = slice(row, row + 1)
+        assert np.array_equal(_core.kernels.attention_bf16(isa, q[one], k, v, visible[one])[0], before[row])
+
+
+@pytest.mark.parametrize("isa", BF16_ISAS)
+def test_bf16_large_scores_stay_finite(isa: str) -> None:
+    """The maximum is taken off before exp, also when it grows from block to block."""
+    k = np.linspace(-500, 500, 300, dtype=np.float32).reshape(-1, 1) * np.ones((1, 16), dtype=np.float32)
+    v = np.arange(256, dtype=np.float32)[np.minimum(np.arange(300), 255)].reshape(-1, 1) * np.ones(
+        (1, 16), dtype=np.float32
+    )
+    visible = np.array([300, 2], dtype=np.int32)
+    y = _core.kernels.attention_bf16(isa, np.ones((2, 16), dtype=np.float32), k, v, visible)
+    assert np.allclose(y, [[255], [1]], rtol=2**-9)  # of the weights
+
+
 @pytest.mark.parametrize("isa", _core.isas())
 @pytest.mark.parametrize("kind", KINDS)
 def test_unseen_keys_do_not_matter(isa: str, kind: str) -> None:

@@ -8,6 +8,14 @@ from pocketvlm import _core
 from pocketvlm.errors import UnsupportedError
 
 ISAS = _core.isas()
+KINDS = ("f32", "f16", "bf16", "q8_0", "q4_0")
+
+
+def multiplies_bf16(isa: str) -> bool:
+    return any(kernel == "gemm_bf16_bf16" for _, kernel, *_ in _core.kernel_cases(isa))
+
+
+BF16_ISAS = [isa for isa in ISAS if multiplies_bf16(isa)]
 # One column more and one less than a panel of 16 and of 64, and one beyond two panels.
 COLUMNS = (1, 15, 16, 17, 63, 64, 65, 129)
 # Remainders of every register tile (2, 3 and 6 rows), and one row more than a block of rows.
@@ -50,7 +58,7 @@ def test_block_weights(isa: str, kind: str) -> None:
             blocks = int(rng.integers(1, 5))
             x = rng.standard_normal((m, 32 * blocks), dtype=np.float32)
             stored, weights = stored_bytes(rng.standard_normal((n, 32 * blocks), dtype=np.float32), kind)
-            y = _core.kernels.linear(isa, x, stored, type=kind, n=n)
+            y = _core.kernels.linear(isa, x, stored, type=kind, n=n, arithmetic="int8")
             rows = [_core.kernels.quantize_row_i8("scalar", row) for row in x]
             quantised = np.stack([v.reshape(blocks, 32) * s[:, None].astype(np.float64) for v, s, _ in rows])
             products = np.einsum("mbi,nbi->mnb", quantised, weights.reshape(n, blocks, 32).astype(np.float64))
@@ -76,23 +84,82 @@ def test_extreme_bytes(isa: str, kind: str, byte: int, weight: int) -> None:
     blocks[..., :2] = np.frombuffer(np.float16(0.5).tobytes(), dtype=np.uint8)
     for sign in (-1.0, 1.0):
         x = np.full((m, k), sign * 127.0, dtype=np.float32)
-        y = _core.kernels.linear(isa, x, blocks.reshape(-1), type=kind, n=n)
+        y = _core.kernels.linear(isa, x, blocks.reshape(-1), type=kind, n=n, arithmetic="int8")
         assert np.array_equal(y, np.full((m, n), k * 0.5 * weight * sign * 127.0, dtype=np.float32))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q4_0"])
-def test_same_bits_for_any_rows_and_threads(isa: str, kind: str) -> None:
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Values to the nearest bfloat16, as float64."""
+    stored = gguf.quants.quantize(values.astype(np.float32), gguf.GGMLQuantizationType.BF16)
+    return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.BF16).astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("isa", BF16_ISAS)
+def test_weights_become_bfloat16(isa: str, kind: str) -> None:
+    """Rows of the identity give every weight back, rounded once; so no weight is lost, moved or doubled."""
+    rng = np.random.default_rng(4)
+    for k in (1, 2, 31, 32, 33, 64, 95) if kind in ("f32", "f16", "bf16") else (32, 64, 96):
+        for n in (1, 17, 64, 130):
+            stored, weights = stored_bytes(rng.standard_normal((n, k), dtype=np.float32), kind)
+            x = np.eye(k, dtype=np.float32)
+            y = _core.kernels.linear(isa, x, stored, type=kind, n=n, arithmetic="bf16")
+            assert np.array_equal(y.astype(np.float64), rounded(weights).T), (k, n)
+
+
+@pytest.mark.parametrize("isa", BF16_ISAS)
+def test_products_in_bfloat16(isa: str) -> None:
+    """Operands are rounded to bfloat16, and sums are float32's: each product and each sum rounds once."""
+    rng = np.random.default_rng(5)
+    for m in (*ROWS, 16, 17, 31, 32, 33, 300):
+        for n in COLUMNS:
+            k = int(rng.integers(1, 200))
+            x = rng.standard_normal((m, k), dtype=np.float32)
+            stored, weights = stored_bytes(rng.standard_normal((n, k), dtype=np.float32), "f32")
+            bias = rng.standard_normal(n, dtype=np.float32)
+            before = rng.standard_normal((m, n), dtype=np.float32)
+            y = _core.kernels.linear(
+                isa, x, stored, type="f32", n=n, bias=bias, initial=before, arithmetic="bf16"
+            )
+            exact = before.astype(np.float64) + bias + rounded(x) @ rounded(weights).T
+            magnitude = np.abs(before) + np.abs(bias) + np.abs(rounded(x)) @ np.abs(rounded(weights)).T
+            assert np.all(np.abs(y - exact) <= (2 * k + 2) * EPSILON * magnitude), (m, n, k)
+
+
+@pytest.mark.parametrize(
+    ("isa", "arithmetic"), [*((isa, "int8") for isa in ISAS), *((isa, "bf16") for isa in BF16_ISAS)]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_bits_for_any_rows_and_threads(isa: str, arithmetic: str, kind: str) -> None:
     """A row's result depends neither on the rows beside it nor on the number of threads."""
     rng = np.random.default_rng(3)
-    x = rng.standard_normal((200, 96), dtype=np.float32)
+    x = rng.standard_normal((300, 96), dtype=np.float32)
     stored, _ = stored_bytes(rng.standard_normal((130, 96), dtype=np.float32), kind)
-    whole = _core.kernels.linear(isa, x, stored, type=kind, n=130)
+
+    def product(rows: np.ndarray, threads: int = 1) -> np.ndarray:
+        return _core.kernels.linear(
+            isa, rows, stored, type=kind, n=130, arithmetic=arithmetic, threads=threads
+        )
+
+    whole = product(x)
     for threads in (2, 3, 8):
-        assert np.array_equal(_core.kernels.linear(isa, x, stored, type=kind, n=130, threads=threads), whole)
-    for row in (0, 1, 95, 96, 199):
-        alone = _core.kernels.linear(isa, x[row : row + 1], stored, type=kind, n=130)
-        assert np.array_equal(alone[0], whole[row])
+        assert np.array_equal(product(x, threads), whole)
+    for row in (0, 1, 95, 96, 256, 299):
+        assert np.array_equal(product(x[row : row + 1])[0], whole[row])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_automatic_arithmetic_is_one_of_both(isa: str) -> None:
+    """Few rows are multiplied in int8, also where many are in bfloat16."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((64, 96), dtype=np.float32)
+    stored, _ = stored_bytes(rng.standard_normal((70, 96), dtype=np.float32), "q8_0")
+    for rows in (1, 64):
+        auto, int8 = (
+            _core.kernels.linear(isa, x[:rows], stored, type="q8_0", n=70, arithmetic=arithmetic)
+            for arithmetic in ("auto", "int8")
+        )
+        assert np.array_equal(auto, int8) == (rows == 1 or isa not in BF16_ISAS or isa == "scalar")
 
 
 def test_an_unknown_type_is_named() -> None:

@@ -1,0 +1,69 @@
+// Attention in bfloat16: keys and values laid out in blocks, and one task, some query rows of one head.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "kernels/kernel_table.h"
+
+namespace pocketvlm {
+
+// Blocks of keys and values as AttendBlockBf16 reads them (kernels/attention/attention.h).
+struct Bf16BlockShape {
+    explicit Bf16BlockShape(int64_t head_dim)
+        : key_dim((head_dim + kBf16Pairs - 1) / kBf16Pairs * kBf16Pairs),
+          value_dim(padded_head_dim(head_dim)) {}
+    // Numbers of a block: k [key_dim / 2, kKeyBlock, 2], then v [kKeyBlock / 2, value_dim, 2].
+    int64_t size() const { return kKeyBlock * (key_dim + value_dim); }
+
+    int64_t key_dim;
+    int64_t value_dim;
+};
+
+// Fills a block from up to kKeyBlock positions in float32, `stride` apart; zero where there is no position.
+void lay_out_bf16(const Bf16Kernels& kernels, const float* keys, const float* values, int64_t stride,
+                  int64_t count, int64_t head_dim, BFloat16* block);
+
+// Fills a block from one of the KV cache: keys [head_dim, kKeyBlock], values [kKeyBlock, value_dim].
+template <typename T>
+void lay_out_bf16(const Bf16Kernels& kernels, const T* keys, const T* values, int64_t head_dim,
+                  BFloat16* block);
+
+class Bf16AttentionTask {
+  public:
+    Bf16AttentionTask(const Bf16Kernels& kernels, int64_t rows, int64_t head_dim);
+
+    // Query r, [head_dim], times `scale`, 1 / sqrt(head_dim). Before the first fold.
+    void set_q(int64_t r, const float* q, float scale);
+    // Row r sees the first visible_keys(r) keys of all, of which this block holds those from first_key on.
+    template <typename F>
+    void fold(const BFloat16* block, int64_t first_key, const F& visible_keys) {
+        for (int64_t r = 0; r < rows_; ++r) {
+            const int64_t seen = visible_keys(r) - first_key;
+            visible_[static_cast<size_t>(r)] = static_cast<int32_t>(seen < 0           ? 0
+                                                                    : seen < kKeyBlock ? seen
+                                                                                       : kKeyBlock);
+        }
+        fold_visible(block);
+    }
+    // Writes the result of row r, [head_dim].
+    void write(int64_t r, float* out) const noexcept;
+
+  private:
+    void fold_visible(const BFloat16* block);
+
+    const Bf16Kernels& kernels_;
+    int64_t rows_;
+    int64_t head_dim_;
+    Bf16BlockShape shape_;
+    AlignedBuffer<BFloat16> q_;  // [rows, key_dim], and so on in whole kBf16QueryRows
+    AlignedBuffer<float> scaled_q_;
+    AlignedBuffer<float> scores_;   // [rows, kKeyBlock]
+    AlignedBuffer<float> acc_;      // [rows, value_dim]
+    std::vector<float> max_;        // [rows]
+    std::vector<float> sum_;        // [rows]
+    std::vector<int32_t> visible_;  // [rows]
+};
+
+}  // namespace pocketvlm
