@@ -10,10 +10,12 @@ namespace {
 
 // Rows of activations per task of a matrix product: a multiple of every kernel's register tile.
 constexpr int64_t kRowBlock = 96;
-constexpr int64_t kRowBlockBf16 = 256;
 
-// Weights that are bfloat16 at a time while they are stored as something else: within a second-level cache.
-constexpr int64_t kPanelsBytes = int64_t{2} << 20;
+// In bfloat16: bytes of the activations that stay in a second-level cache while panel after panel meets them,
+// and of the panels that are bfloat16 at a time while they are stored as something else.
+constexpr int64_t kRowBlockBytes = int64_t{3} << 18;
+constexpr int64_t kPanelsBytes = int64_t{8} << 20;
+constexpr int64_t kRowTile = 32;
 
 // Rows that one task makes at least, where there are enough.
 constexpr int64_t kRowsMade = 16;
@@ -278,7 +280,9 @@ void Linear::run_bf16(const Compute& compute, Activations& x, float* y, bool acc
     }();
     const int64_t nr = kernels.gemm_nr, k = bf16_padded(weight.k), num_panels = ceil_divide(weight.n, nr);
     const size_t stride = panel_bytes(weight.type, weight.k, kernels);
-    const int64_t row_blocks = ceil_divide(x.rows(), kRowBlockBf16);
+    const int64_t fitting_rows = kRowBlockBytes / (k * static_cast<int64_t>(sizeof(BFloat16)));
+    const int64_t row_block = std::max(kRowTile, fitting_rows / kRowTile * kRowTile);
+    const int64_t row_blocks = ceil_divide(x.rows(), row_block);
     const int64_t fitting = kPanelsBytes / (nr * k * static_cast<int64_t>(sizeof(BFloat16)));
     const int64_t at_a_time = std::max<int64_t>(fitting, compute.pool.num_threads());
     BFloat16* panels = x.panels(std::min(at_a_time, num_panels) * nr * k);
@@ -289,12 +293,12 @@ void Linear::run_bf16(const Compute& compute, Activations& x, float* y, bool acc
                     panels + p * nr * k);
         });
         compute.pool.parallel_for(count * row_blocks, [&](int64_t task) {
-            const int64_t panel = task / row_blocks, column = (first + panel) * nr;
-            const int64_t row = task % row_blocks * kRowBlockBf16;
+            const int64_t panel = task % count, column = (first + panel) * nr;
+            const int64_t row = task / count * row_block;
             const GemmOutput output{y + row * weight.n + column, weight.n,
                                     std::min<int64_t>(nr, weight.n - column),
                                     bias.empty() ? nullptr : bias.data() + column, accumulate};
-            kernels.bf16->gemm_bf16_bf16(x.bf16(row), k, std::min(kRowBlockBf16, x.rows() - row),
+            kernels.bf16->gemm_bf16_bf16(x.bf16(row), k, std::min(row_block, x.rows() - row),
                                          panels + panel * nr * k, k, output);
         });
     }
