@@ -13,9 +13,8 @@ bool runs_avx512(const CpuFeatures& cpu) {
     return runs_avx2(cpu) && cpu.avx512f && cpu.avx512bw && cpu.avx512dq && cpu.avx512vl;
 }
 bool runs_avx512_vnni(const CpuFeatures& cpu) { return runs_avx512(cpu) && cpu.avx512_vnni; }
-bool runs_amx(const CpuFeatures& cpu) {
-    return runs_avx512_vnni(cpu) && cpu.avx512_bf16 && cpu.amx_tile && cpu.amx_bf16;
-}
+bool runs_avx512_bf16(const CpuFeatures& cpu) { return runs_avx512_vnni(cpu) && cpu.avx512_bf16; }
+bool runs_amx(const CpuFeatures& cpu) { return runs_avx512_bf16(cpu) && cpu.amx_tile && cpu.amx_bf16; }
 #elif defined(__aarch64__)
 bool runs_neon(const CpuFeatures& cpu) { return cpu.neon; }
 #endif
@@ -29,6 +28,13 @@ constexpr Bf16Kernels kScalarBf16{
 };
 
 #if defined(__x86_64__)
+constexpr Bf16Kernels kAvx512Bf16{
+    avx512_bf16::gemm_bf16_bf16,    avx512_bf16::row_to_bf16,
+    avx512_bf16::row_to_bf16,       avx512_bf16::panel_f32_to_bf16,
+    avx512_bf16::panel_f16_to_bf16, avx512_bf16::panel_bf16_to_bf16,
+    avx512_bf16::panel_i8_to_bf16,  avx512_bf16::panel_i4_to_bf16,
+    avx512_bf16::attend_block_bf16, 0,
+};
 constexpr Bf16Kernels kAmxBf16{
     amx::gemm_bf16_bf16,
     avx512_bf16::row_to_bf16,
@@ -60,6 +66,34 @@ const std::vector<KernelTable>& kernel_tables() {
             avx512_vnni::gemm_i8,
             avx512_vnni::gemm_i4,
             &kAmxBf16,
+            avx512::quantize_row_i8,
+            avx512::attend_block_f32,
+            avx512::attend_block_f16,
+            avx512::layer_norm,
+            avx512::rms_norm,
+            avx512::gelu_tanh,
+            avx512::silu_mul,
+            scalar::rope_interleaved,
+            avx2::resize_row_u8,
+            {&avx512_vnni::kResizeGather, &avx2::kResizeGather},
+            avx512_vnni::resize_columns_u8,
+            avx512::center_patches_bf16,
+            avx512::center_patches_f32,
+            avx2::unpack_rgb,
+            avx2::unpack_rgba,
+            avx2::unpack_yuv420,
+        },
+        {
+            "avx512_bf16",
+            runs_avx512_bf16,
+            avx512_vnni::kGemmNr,
+            avx512_vnni::kWeightOffset,
+            avx512::gemm_f32,
+            avx512::gemm_f16,
+            avx512::gemm_bf16,
+            avx512_vnni::gemm_i8,
+            avx512_vnni::gemm_i4,
+            &kAvx512Bf16,
             avx512::quantize_row_i8,
             avx512::attend_block_f32,
             avx512::attend_block_f16,

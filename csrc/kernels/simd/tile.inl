@@ -39,5 +39,17 @@ void with_row_count(int64_t rows, const F& f) noexcept {
     f(RowCount<R>{});
 }
 
+// Calls f(first row, RowCount<count>{}) for tiles of nearly equal size, R rows at most: eight rows are two
+// tiles of four, where six and two would leave the second one waiting for its few sums.
+template <int R, typename F>
+void for_row_tiles(int64_t rows, const F& f) noexcept {
+    int64_t row = 0;
+    for (int64_t tiles = (rows + R - 1) / R; tiles > 0; --tiles) {
+        const int64_t size = (rows - row + tiles - 1) / tiles;
+        with_row_count<R>(size, [&](auto count) { f(row, count); });
+        row += size;
+    }
+}
+
 }  // namespace
 }  // namespace pocketvlm
