@@ -82,6 +82,8 @@ namespace avx512_vnni {
 constexpr int kGemmNr = avx512::kGemmNr;
 constexpr int kWeightOffset = 128;
 GemmI8 gemm_i8, gemm_i4;
+constexpr int64_t kManyRows = 12;  // from so many on the others leave the work to these
+GemmI8 gemm_i8_many, gemm_i4_many;
 }  // namespace avx512_vnni
 
 namespace avx512_bf16 {

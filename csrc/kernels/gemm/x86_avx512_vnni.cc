@@ -71,10 +71,12 @@ struct DotI4 : DotOffset<kI4Offset> {
 }  // namespace
 
 void gemm_i8(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept {
+    if (x.rows >= kManyRows) return gemm_i8_many(x, panel, output);
     gemm_blocks<F32x16, kVectors, kRows, DotI8>(x, panel, output);
 }
 
 void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) noexcept {
+    if (x.rows >= kManyRows) return gemm_i4_many(x, panel, output);
     gemm_blocks<F32x16, kVectors, kRows, DotI4>(x, panel, output);
 }
 

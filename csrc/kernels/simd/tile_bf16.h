@@ -18,11 +18,12 @@ inline void dot_two(__m512& sum, __m512i a, __m512i b) noexcept {
 
 // out[r, n-th vector] = (add ? out : 0) + sum_i a[r, i] * b[i, n-th vector], two of i at a time, in their
 // order. a: [R, a_stride], b: [k / 2, b_stride, 2], k even, out: [R, out_stride]. R * N sums, N vectors of b
-// and one of a have to fit 32 registers. The loops over them are unrolled by name: gcc 12 keeps the sums in
-// memory if only one of them is not.
+// and one of a have to fit 32 registers. That gcc 12 keeps the sums there takes a function of their own and
+// loops that are unrolled by name.
 template <int R, int N, bool add>
-void multiply_pairs(const BFloat16* a, int64_t a_stride, const BFloat16* b, int64_t b_stride, int64_t k,
-                    float* out, int64_t out_stride) noexcept {
+__attribute__((noinline)) void multiply_pairs(const BFloat16* a, int64_t a_stride, const BFloat16* b,
+                                              int64_t b_stride, int64_t k, float* out,
+                                              int64_t out_stride) noexcept {
     constexpr int kWidth = 16;
     __m512 sums[R][N];
 #pragma GCC unroll 8
