@@ -130,7 +130,7 @@ PreparedKernel gemm_bf16_bf16(const KernelTable& kernels, const KernelShape& sha
     return product.prepared(
         [=, run = kernels.bf16->gemm_bf16_bf16](const std::byte* panel, int64_t row, int64_t rows,
                                                 const GemmOutput& output) {
-            run(x.of(0) + row * k, k, rows, reinterpret_cast<const BFloat16*>(panel), k, output);
+            run(x.of(0) + row * k, k, rows, reinterpret_cast<const BFloat16*>(panel), k, {output});
         },
         kRowBlockBf16);
 }
@@ -272,12 +272,15 @@ PreparedKernel attention(const KernelTable& kernels, const KernelShape& shape, i
 
 // Each head has its keys and values once, for all query rows.
 PreparedKernel attend_block_bf16(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
-    const int64_t d = shape.k, blocks = ceil_divide(shape.n, kKeyBlock), size = Bf16BlockShape(d).size();
+    const int64_t d = shape.k, blocks = ceil_divide(shape.n, kKeyBlock);
+    const Bf16BlockShape shape_of(d);
+    const int64_t size = shape_of.size();
+    const Turns<BFloat16> q(kQueryRowsBf16 * shape_of.key_dim, 0);
     const Turns<BFloat16> keys_values(shape.heads * blocks * size, memory_bytes);
     const int64_t chunks = ceil_divide(shape.m, kQueryRowsBf16);
     const auto task = [=, &kernels](int64_t i, int64_t turn) {
         const int64_t num_rows = std::min(kQueryRowsBf16, shape.m - i % chunks * kQueryRowsBf16);
-        Bf16AttentionTask attention(*kernels.bf16, num_rows, d);
+        Bf16AttentionTask attention(*kernels.bf16, num_rows, d, {q.of(0), shape_of.key_dim, 0.125f});
         const BFloat16* head = keys_values.of(turn) + i / chunks * blocks * size;
         for (int64_t b = 0; b < blocks; ++b)
             attention.fold(head + b * size, b * kKeyBlock, [&](int64_t) { return shape.n; });

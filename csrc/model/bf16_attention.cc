@@ -1,7 +1,6 @@
 #include "model/bf16_attention.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 namespace pocketvlm {
@@ -42,19 +41,19 @@ void pair_rows(RowToBf16<T>* to_bf16, const T* rows, int64_t stride, int64_t num
 
 }  // namespace
 
-void lay_out_bf16(const Bf16Kernels& kernels, const float* keys, const float* values, int64_t stride,
-                  int64_t count, int64_t head_dim, BFloat16* block) {
+void lay_out_bf16(const BFloat16* keys, const BFloat16* values, int64_t stride, int64_t count,
+                  int64_t head_dim, BFloat16* block) {
     const Bf16BlockShape shape(head_dim);
-    AlignedBuffer<BFloat16> row(static_cast<size_t>(shape.key_dim));
-    const int64_t pairs = shape.key_dim / 2;
-    std::fill_n(block, shape.key_dim * kKeyBlock, BFloat16{0});
+    std::fill_n(block, shape.size(), BFloat16{0});
     for (int64_t j = 0; j < count; ++j) {
-        kernels.row_f32_to_bf16(keys + j * stride, head_dim, row.data());
-        for (int64_t i = 0; i < pairs; ++i)
-            std::memcpy(block + (i * kKeyBlock + j) * 2, row.data() + 2 * i, 2 * sizeof(BFloat16));
+        for (int64_t i = 0; i < head_dim; ++i)
+            block[(i / 2 * kKeyBlock + j) * 2 + i % 2] = keys[j * stride + i];
     }
-    pair_rows(kernels.row_f32_to_bf16, values, stride, count, head_dim, shape.value_dim, int64_t{kKeyBlock},
-              block + shape.key_dim * kKeyBlock);
+    BFloat16* pairs = block + shape.key_dim * kKeyBlock;
+    for (int64_t j = 0; j < count; ++j) {
+        for (int64_t i = 0; i < head_dim; ++i)
+            pairs[(j / 2 * shape.value_dim + i) * 2 + j % 2] = values[j * stride + i];
+    }
 }
 
 template <typename T>
@@ -71,39 +70,35 @@ void lay_out_bf16(const Bf16Kernels& kernels, const T* keys, const T* values, in
 template void lay_out_bf16(const Bf16Kernels&, const Float16*, const Float16*, int64_t, BFloat16*);
 template void lay_out_bf16(const Bf16Kernels&, const float*, const float*, int64_t, BFloat16*);
 
-Bf16AttentionTask::Bf16AttentionTask(const Bf16Kernels& kernels, int64_t rows, int64_t head_dim)
+Bf16AttentionTask::Bf16AttentionTask(const Bf16Kernels& kernels, int64_t rows, int64_t head_dim,
+                                     const Bf16Queries& queries)
     : kernels_(kernels),
       rows_(rows),
       head_dim_(head_dim),
       shape_(head_dim),
-      scaled_q_(static_cast<size_t>(head_dim)),
+      queries_(queries),
+      row_(static_cast<size_t>(bf16_padded(shape_.value_dim))),
       max_(static_cast<size_t>(rows), -std::numeric_limits<float>::infinity()),
       sum_(static_cast<size_t>(rows), 0.0f),
       visible_(static_cast<size_t>(rows)) {
     const int64_t padded = (rows + kBf16QueryRows - 1) / kBf16QueryRows * kBf16QueryRows;
-    q_ = AlignedBuffer<BFloat16>(static_cast<size_t>(padded * shape_.key_dim));
     scores_ = AlignedBuffer<float>(static_cast<size_t>(padded * kKeyBlock));
     acc_ = AlignedBuffer<float>(static_cast<size_t>(padded * shape_.value_dim));
-    std::fill_n(q_.data(), q_.size(), BFloat16{0});
-    std::fill_n(scores_.data(), scores_.size(), 0.0f);
     std::fill_n(acc_.data(), acc_.size(), 0.0f);
 }
 
-void Bf16AttentionTask::set_q(int64_t r, const float* q, float scale) {
-    for (int64_t i = 0; i < head_dim_; ++i) scaled_q_.data()[i] = q[i] * scale;
-    kernels_.row_f32_to_bf16(scaled_q_.data(), head_dim_, q_.data() + r * shape_.key_dim);
-}
-
 void Bf16AttentionTask::fold_visible(const BFloat16* block) {
-    kernels_.attend_block_bf16({q_.data(), block, block + shape_.key_dim * kKeyBlock, visible_.data(), rows_,
-                                shape_.key_dim, shape_.value_dim, scores_.data(), max_.data(), sum_.data(),
-                                acc_.data()});
+    kernels_.attend_block_bf16({queries_.rows, queries_.stride, queries_.scale, block,
+                                block + shape_.key_dim * kKeyBlock, visible_.data(), rows_, shape_.key_dim,
+                                shape_.value_dim, scores_.data(), max_.data(), sum_.data(), acc_.data()});
 }
 
-void Bf16AttentionTask::write(int64_t r, float* out) const noexcept {
-    const float* acc = acc_.data() + r * shape_.value_dim;
+void Bf16AttentionTask::write(int64_t r, BFloat16* out) noexcept {
+    float* acc = acc_.data() + r * shape_.value_dim;
     const float inverse = 1.0f / sum_[static_cast<size_t>(r)];
-    for (int64_t d = 0; d < head_dim_; ++d) out[d] = acc[d] * inverse;
+    for (int64_t d = 0; d < head_dim_; ++d) acc[d] *= inverse;
+    kernels_.row_f32_to_bf16(acc, shape_.value_dim, row_.data());
+    std::copy_n(row_.data(), head_dim_, out);
 }
 
 }  // namespace pocketvlm

@@ -21,21 +21,27 @@ struct Bf16BlockShape {
     int64_t value_dim;
 };
 
-// Fills a block from up to kKeyBlock positions in float32, `stride` apart; zero where there is no position.
-void lay_out_bf16(const Bf16Kernels& kernels, const float* keys, const float* values, int64_t stride,
-                  int64_t count, int64_t head_dim, BFloat16* block);
+// Fills a block from up to kKeyBlock positions, `stride` apart; zero where there is no position.
+void lay_out_bf16(const BFloat16* keys, const BFloat16* values, int64_t stride, int64_t count,
+                  int64_t head_dim, BFloat16* block);
 
 // Fills a block from one of the KV cache: keys [head_dim, kKeyBlock], values [kKeyBlock, value_dim].
 template <typename T>
 void lay_out_bf16(const Bf16Kernels& kernels, const T* keys, const T* values, int64_t head_dim,
                   BFloat16* block);
 
+// Query rows of one head. They may be read up to a multiple of kBf16QueryRows, and each up to a multiple of
+// kBf16Pairs, where there has to be something finite.
+struct Bf16Queries {
+    const BFloat16* rows;  // [rows, stride]
+    int64_t stride;
+    float scale;  // of scores; 1 if the queries have it
+};
+
 class Bf16AttentionTask {
   public:
-    Bf16AttentionTask(const Bf16Kernels& kernels, int64_t rows, int64_t head_dim);
+    Bf16AttentionTask(const Bf16Kernels& kernels, int64_t rows, int64_t head_dim, const Bf16Queries& queries);
 
-    // Query r, [head_dim], times `scale`, 1 / sqrt(head_dim). Before the first fold.
-    void set_q(int64_t r, const float* q, float scale);
     // Row r sees the first visible_keys(r) keys of all, of which this block holds those from first_key on.
     template <typename F>
     void fold(const BFloat16* block, int64_t first_key, const F& visible_keys) {
@@ -48,7 +54,7 @@ class Bf16AttentionTask {
         fold_visible(block);
     }
     // Writes the result of row r, [head_dim].
-    void write(int64_t r, float* out) const noexcept;
+    void write(int64_t r, BFloat16* out) noexcept;
 
   private:
     void fold_visible(const BFloat16* block);
@@ -57,10 +63,10 @@ class Bf16AttentionTask {
     int64_t rows_;
     int64_t head_dim_;
     Bf16BlockShape shape_;
-    AlignedBuffer<BFloat16> q_;  // [rows, key_dim], and so on in whole kBf16QueryRows
-    AlignedBuffer<float> scaled_q_;
-    AlignedBuffer<float> scores_;   // [rows, kKeyBlock]
+    Bf16Queries queries_;
+    AlignedBuffer<float> scores_;   // [rows, kKeyBlock], and so on in whole kBf16QueryRows
     AlignedBuffer<float> acc_;      // [rows, value_dim]
+    AlignedBuffer<BFloat16> row_;   // [value_dim]
     std::vector<float> max_;        // [rows]
     std::vector<float> sum_;        // [rows]
     std::vector<int32_t> visible_;  // [rows]

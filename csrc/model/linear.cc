@@ -13,7 +13,7 @@ constexpr int64_t kRowBlock = 96;
 
 // In bfloat16: bytes of the activations that stay in a second-level cache while panel after panel meets them,
 // and of the panels that are bfloat16 at a time while they are stored as something else.
-constexpr int64_t kRowBlockBytes = int64_t{3} << 18;
+constexpr int64_t kRowBlockBytes = int64_t{1} << 19;
 constexpr int64_t kPanelsBytes = int64_t{8} << 20;
 constexpr int64_t kRowTile = 32;
 
@@ -24,6 +24,8 @@ constexpr int64_t kRowsMade = 16;
 constexpr size_t kSliceBytes = size_t{4} << 20;
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+const float* bias_or_null(const std::vector<float>& bias) { return bias.empty() ? nullptr : bias.data(); }
 
 size_t panel_bytes(PackedType type, int64_t k, const KernelTable& kernels) {
     const int nr = kernels.gemm_nr;
@@ -221,6 +223,16 @@ void Activations::set(const Compute& compute, std::initializer_list<const Linear
     });
 }
 
+BFloat16* Activations::make_bf16(int64_t rows, int64_t k) {
+    const int64_t padded = bf16_padded(k);
+    rows_ = rows;
+    k_ = k;
+    bf16_.grow(static_cast<size_t>(rows * padded));
+    for (int64_t r = 0; r < rows && padded > k; ++r)
+        std::fill_n(bf16_.data() + r * padded + k, padded - k, BFloat16{0});
+    return bf16_.data();
+}
+
 I8Rows Activations::i8(int64_t first, int64_t count) const noexcept {
     return {values_.data() + first * num_blocks_ * kI8Block, scales_.data() + first * num_blocks_,
             sums_.data() + first * num_blocks_, count, num_blocks_};
@@ -229,7 +241,7 @@ I8Rows Activations::i8(int64_t first, int64_t count) const noexcept {
 void Linear::run(const Compute& compute, Activations& x, float* y, bool accumulate) const {
     const KernelTable& kernels = compute.kernels;
     if (activation_type(compute, weight.type, x.rows()) == ActivationType::bf16) {
-        return run_bf16(compute, x, y, accumulate);
+        return multiply_bf16(compute, x, {{y, weight.n, weight.n, bias_or_null(bias), accumulate}});
     }
     const int nr = kernels.gemm_nr;
     const size_t stride = panel_bytes(weight.type, weight.k, kernels);
@@ -261,7 +273,12 @@ void Linear::run(const Compute& compute, Activations& x, float* y, bool accumula
     });
 }
 
-void Linear::run_bf16(const Compute& compute, Activations& x, float* y, bool accumulate) const {
+void Linear::run_bf16(const Compute& compute, Activations& x, BFloat16* y, int64_t y_stride,
+                      bool gelu_tanh) const {
+    multiply_bf16(compute, x, {{nullptr, y_stride, weight.n, bias_or_null(bias), false}, y, gelu_tanh});
+}
+
+void Linear::multiply_bf16(const Compute& compute, Activations& x, const GemmBf16Output& output) const {
     const KernelTable& kernels = compute.kernels;
     const auto to_bf16 = [&] {
         switch (weight.type) {
@@ -295,11 +312,17 @@ void Linear::run_bf16(const Compute& compute, Activations& x, float* y, bool acc
         compute.pool.parallel_for(count * row_blocks, [&](int64_t task) {
             const int64_t panel = task % count, column = (first + panel) * nr;
             const int64_t row = task / count * row_block;
-            const GemmOutput output{y + row * weight.n + column, weight.n,
-                                    std::min<int64_t>(nr, weight.n - column),
-                                    bias.empty() ? nullptr : bias.data() + column, accumulate};
+            const int64_t offset = row * output.f32.y_stride + column;
+            GemmBf16Output part = output;
+            part.f32.columns = std::min<int64_t>(nr, weight.n - column);
+            if (output.f32.bias != nullptr) part.f32.bias += column;
+            if (output.y_bf16 != nullptr) {
+                part.y_bf16 += offset;
+            } else {
+                part.f32.y += offset;
+            }
             kernels.bf16->gemm_bf16_bf16(x.bf16(row), k, std::min(row_block, x.rows() - row),
-                                         panels + panel * nr * k, k, output);
+                                         panels + panel * nr * k, k, part);
         });
     }
 }

@@ -74,6 +74,10 @@ class Activations {
     void set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
              const RowMaker& row);
 
+    // Room for rows of k values that are made in bfloat16, [rows, bf16_padded(k)], zero behind k: for
+    // products that read them so.
+    BFloat16* make_bf16(int64_t rows, int64_t k);
+
     int64_t rows() const noexcept { return rows_; }
     // Rows first, first + 1 ...: there if one of the users reads them so.
     const float* f32(int64_t first) const noexcept { return f32_.data() + first * k_; }
@@ -107,8 +111,13 @@ struct Linear {
     // result is summed by one thread in one order, whatever the number of threads.
     void run(const Compute& compute, Activations& x, float* y, bool accumulate = false) const;
 
+    // y [rows, y_stride] = x W^T + b, or GELU of that, rounded to bfloat16: where that is what x is read as.
+    void run_bf16(const Compute& compute, Activations& x, BFloat16* y, int64_t y_stride,
+                  bool gelu_tanh = false) const;
+
   private:
-    void run_bf16(const Compute& compute, Activations& x, float* y, bool accumulate) const;
+    // output: of the first column and row.
+    void multiply_bf16(const Compute& compute, Activations& x, const GemmBf16Output& output) const;
 };
 
 }  // namespace pocketvlm

@@ -268,7 +268,7 @@ void encode_images(const Model& model, const StopPoll& stop, const PatchRows& pa
                    float* features, const Progress& progress, const Trace& trace) {
     const VisionConfig& config = model.vision.config;
     const int64_t values = config.num_patches() * 3 * config.patch_size * config.patch_size;
-    VisionScratch scratch(config);
+    VisionScratch scratch;
     for (int64_t t = 0; t < num_tiles; ++t) {
         const PatchRows tile = patches.f32 != nullptr ? PatchRows{nullptr, patches.f32 + t * values}
                                                       : PatchRows{patches.bf16 + t * values, nullptr};

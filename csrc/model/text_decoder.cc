@@ -27,13 +27,17 @@ struct Scratch {
 
     static size_t floats(int64_t rows, int64_t columns) { return static_cast<size_t>(rows * columns); }
 
-    AlignedBuffer<float> x;              // [rows, hidden_size], the residual stream
-    AlignedBuffer<float> q;              // [rows, num_attention_heads, head_dim]; then what was attended to
-    AlignedBuffer<float> k, v;           // [rows, num_key_value_heads, head_dim]
-    AlignedBuffer<float> gate, up;       // [rows, intermediate_size]
-    AlignedBuffer<float> cosine, sine;   // [rows, head_dim / 2]
-    AlignedBuffer<BFloat16> key_blocks;  // [num_key_value_heads, num_blocks] of a layer, for bfloat16
+    AlignedBuffer<float> x;             // [rows, hidden_size], the residual stream
+    AlignedBuffer<float> q;             // [rows, num_attention_heads, head_dim]; then what was attended to
+    AlignedBuffer<float> k, v;          // [rows, num_key_value_heads, head_dim]
+    AlignedBuffer<float> gate, up;      // [rows, intermediate_size]
+    AlignedBuffer<float> cosine, sine;  // [rows, head_dim / 2]
     Activations activations;
+
+    // For attention in bfloat16.
+    AlignedBuffer<BFloat16> q_bf16;      // [num_key_value_heads, rows, heads per key head, key_dim]
+    AlignedBuffer<BFloat16> key_blocks;  // [num_key_value_heads, num_blocks] of a layer
+    Activations attended;
 };
 
 void fill_angles(const TextDecoder& decoder, int64_t first_position, int64_t rows, Scratch& scratch) {
@@ -135,21 +139,34 @@ void causal_attention_bf16(const TextDecoder& decoder, const Compute& compute, i
         }
     });
 
+    const int64_t key_dim = Bf16BlockShape(d).key_dim;
+    scratch.q_bf16.grow(static_cast<size_t>((kv_heads * rows * group + kBf16QueryRows) * key_dim));
+    for_row_blocks(compute.pool, rows, kRotatedRows, [&](int64_t first, int64_t count) {
+        for (int64_t r = first; r < first + count; ++r) {
+            for (int64_t h = 0; h < heads; ++h) {
+                kernels.row_f32_to_bf16(
+                    scratch.q.data() + (r * heads + h) * d, d,
+                    scratch.q_bf16.data() + ((h / group * rows + r) * group + h % group) * key_dim);
+            }
+        }
+    });
+
+    BFloat16* out = scratch.attended.make_bf16(rows, heads * d);
+    const int64_t stride = bf16_padded(heads * d);
     const int64_t chunks = (rows + kQueryPositions - 1) / kQueryPositions;
     compute.pool.parallel_for(kv_heads * chunks, [&](int64_t task) {
         // The last positions see most keys: they come first, so that threads end together.
         const int64_t kv_head = task % kv_heads, first = (chunks - 1 - task / kv_heads) * kQueryPositions;
         const int64_t positions = std::min(kQueryPositions, rows - first);
-        const auto q = [&](int64_t r) {
-            return scratch.q.data() + ((first + r / group) * heads + kv_head * group + r % group) * d;
-        };
-        Bf16AttentionTask attention(kernels, positions * group, d);
-        for (int64_t r = 0; r < positions * group; ++r) attention.set_q(r, q(r), 1.0f);
+        const BFloat16* q = scratch.q_bf16.data() + (kv_head * rows + first) * group * key_dim;
+        Bf16AttentionTask attention(kernels, positions * group, d, {q, key_dim, 1.0f});
         for (int64_t key = 0; key < start + first + positions; key += kKeyBlock) {
             attention.fold(scratch.key_blocks.data() + (kv_head * num_blocks + key / kKeyBlock) * block_size,
                            key, [&](int64_t r) { return start + first + r / group + 1; });
         }
-        for (int64_t r = 0; r < positions * group; ++r) attention.write(r, q(r));
+        for (int64_t r = 0; r < positions * group; ++r) {
+            attention.write(r, out + (first + r / group) * stride + (kv_head * group + r % group) * d);
+        }
     });
 }
 
@@ -181,15 +198,19 @@ void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPo
         layer.k_proj.run(compute, activations, scratch.k.data());
         layer.v_proj.run(compute, activations, scratch.v.data());
         rotate_and_store(decoder, compute, index, rows, scratch, cache);
-        if (activation_type(compute, layer.q_proj.weight.type, rows) == ActivationType::bf16) {
+        const auto in_bf16 = [&](const Linear& product) {
+            return activation_type(compute, product.weight.type, rows) == ActivationType::bf16;
+        };
+        if (in_bf16(layer.q_proj) && in_bf16(layer.o_proj)) {
             causal_attention_bf16(decoder, compute, index, rows, scratch, cache);
+            layer.o_proj.run(compute, scratch.attended, x, true);
         } else {
             causal_attention(decoder, compute, index, rows, scratch, cache);
+            const int64_t attended = config.num_attention_heads * config.head_dim;
+            activations.set(compute, {&layer.o_proj}, rows,
+                            [&](int64_t r, float*) { return scratch.q.data() + r * attended; });
+            layer.o_proj.run(compute, activations, x, true);
         }
-        const int64_t attended = config.num_attention_heads * config.head_dim;
-        activations.set(compute, {&layer.o_proj}, rows,
-                        [&](int64_t r, float*) { return scratch.q.data() + r * attended; });
-        layer.o_proj.run(compute, activations, x, true);
 
         // x = x + down_proj(silu(gate_proj(h)) * up_proj(h)),  h = post_attention_layernorm(x)
         activations.set(compute, {&layer.gate_proj, &layer.up_proj}, rows,

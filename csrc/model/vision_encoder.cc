@@ -68,49 +68,111 @@ void attention_f32(const VisionConfig& config, const Compute& compute, VisionScr
     });
 }
 
-void attention_bf16(const VisionConfig& config, const Compute& compute, VisionScratch& scratch) {
+// The same, into the rows that out_proj reads.
+void attention_bf16(const VisionConfig& config, const Compute& compute, VisionScratch::Bf16& scratch) {
     const Bf16Kernels& kernels = *compute.kernels.bf16;
     const int64_t d = config.head_dim(), num_blocks = num_key_blocks(config), patches = config.num_patches();
+    const int64_t stride = bf16_padded(config.hidden_size);
     const int64_t block_size = Bf16BlockShape(d).size(), heads = config.num_attention_heads;
-    scratch.key_blocks_bf16.grow(static_cast<size_t>(heads * num_blocks * block_size));
+    scratch.key_blocks.grow(static_cast<size_t>(heads * num_blocks * block_size));
     compute.pool.parallel_for(heads * num_blocks, [&](int64_t task) {
         const int64_t first = task % num_blocks * kKeyBlock;
-        const int64_t source = first * config.hidden_size + task / num_blocks * d;
-        lay_out_bf16(kernels, scratch.k.data() + source, scratch.v.data() + source, config.hidden_size,
+        const int64_t source = first * stride + task / num_blocks * d;
+        lay_out_bf16(scratch.k.data() + source, scratch.v.data() + source, stride,
                      std::min<int64_t>(kKeyBlock, patches - first), d,
-                     scratch.key_blocks_bf16.data() + task * block_size);
+                     scratch.key_blocks.data() + task * block_size);
     });
 
+    BFloat16* out = scratch.attended.make_bf16(patches, config.hidden_size);
     const float scale = 1.0f / std::sqrt(static_cast<float>(d));
     const int64_t chunks = (patches + kQueryRowsBf16 - 1) / kQueryRowsBf16;
     compute.pool.parallel_for(heads * chunks, [&](int64_t task) {
         const int64_t head = task / chunks, first = task % chunks * kQueryRowsBf16;
-        const int64_t rows = std::min(kQueryRowsBf16, patches - first);
-        const auto q = [&](int64_t r) {
-            return scratch.q.data() + (first + r) * config.hidden_size + head * d;
-        };
-        Bf16AttentionTask attention(kernels, rows, d);
-        for (int64_t r = 0; r < rows; ++r) attention.set_q(r, q(r), scale);
+        const int64_t rows = std::min(kQueryRowsBf16, patches - first), start = first * stride + head * d;
+        Bf16AttentionTask attention(kernels, rows, d, {scratch.q.data() + start, stride, scale});
         for (int64_t b = 0; b < num_blocks; ++b) {
-            attention.fold(scratch.key_blocks_bf16.data() + (head * num_blocks + b) * block_size,
-                           b * kKeyBlock, [&](int64_t) { return patches; });
+            attention.fold(scratch.key_blocks.data() + (head * num_blocks + b) * block_size, b * kKeyBlock,
+                           [&](int64_t) { return patches; });
         }
-        for (int64_t r = 0; r < rows; ++r) attention.write(r, q(r));
+        for (int64_t r = 0; r < rows; ++r) attention.write(r, out + start + r * stride);
     });
+}
+
+// Writes layer_norm(x) of patch r.
+using Norm = std::function<const float*(int64_t r, float* normed)>;
+
+// x = x + out_proj(self_attn(layer_norm1(x)));  x = x + fc2(gelu(fc1(layer_norm2(x))))
+void run_layer(const VisionLayer& layer, const VisionConfig& config, const Compute& compute,
+               const Norm& layer_norm1, const Norm& layer_norm2, VisionScratch& scratch) {
+    const int64_t patches = config.num_patches(), d = config.hidden_size, ffn = config.intermediate_size;
+    for (AlignedBuffer<float>* buffer : {&scratch.q, &scratch.k, &scratch.v})
+        buffer->grow(static_cast<size_t>(patches * d));
+    scratch.hidden.grow(static_cast<size_t>(patches * ffn));
+    Activations& activations = scratch.activations;
+
+    activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, patches, layer_norm1);
+    layer.q_proj.run(compute, activations, scratch.q.data());
+    layer.k_proj.run(compute, activations, scratch.k.data());
+    layer.v_proj.run(compute, activations, scratch.v.data());
+    attention_f32(config, compute, scratch);
+    activations.set(compute, {&layer.out_proj}, patches,
+                    [&](int64_t r, float*) { return scratch.q.data() + r * d; });
+    layer.out_proj.run(compute, activations, scratch.x.data(), true);
+
+    activations.set(compute, {&layer.fc1}, patches, layer_norm2);
+    layer.fc1.run(compute, activations, scratch.hidden.data());
+    activations.set(compute, {&layer.fc2}, patches, [&](int64_t r, float*) {
+        float* hidden = scratch.hidden.data() + r * ffn;
+        compute.kernels.gelu_tanh(hidden, ffn);
+        return hidden;
+    });
+    layer.fc2.run(compute, activations, scratch.x.data(), true);
+}
+
+// The same, all but the residual stream and the norms in bfloat16.
+void run_layer_bf16(const VisionLayer& layer, const VisionConfig& config, const Compute& compute,
+                    const Norm& layer_norm1, const Norm& layer_norm2, VisionScratch& scratch) {
+    const int64_t patches = config.num_patches(), stride = bf16_padded(config.hidden_size);
+    VisionScratch::Bf16& bf16 = scratch.bf16;
+    // Attention reads whole tiles of rows and of a head.
+    const int64_t padded = (patches + kBf16QueryRows - 1) / kBf16QueryRows * kBf16QueryRows;
+    const auto size = static_cast<size_t>(padded * stride + kBf16Pairs);
+    for (AlignedBuffer<BFloat16>* buffer : {&bf16.q, &bf16.k, &bf16.v}) {
+        if (buffer->size() >= size) continue;
+        buffer->grow(size);
+        std::fill_n(buffer->data(), size, BFloat16{0});
+    }
+
+    Activations& normed = scratch.activations;
+    normed.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, patches, layer_norm1);
+    layer.q_proj.run_bf16(compute, normed, bf16.q.data(), stride);
+    layer.k_proj.run_bf16(compute, normed, bf16.k.data(), stride);
+    layer.v_proj.run_bf16(compute, normed, bf16.v.data(), stride);
+    attention_bf16(config, compute, bf16);
+    layer.out_proj.run(compute, bf16.attended, scratch.x.data(), true);
+
+    normed.set(compute, {&layer.fc1}, patches, layer_norm2);
+    BFloat16* hidden = bf16.hidden.make_bf16(patches, config.intermediate_size);
+    layer.fc1.run_bf16(compute, normed, hidden, bf16_padded(config.intermediate_size), true);
+    layer.fc2.run(compute, bf16.hidden, scratch.x.data(), true);
+}
+
+bool computes_in_bf16(const VisionLayer& layer, const VisionConfig& config, const Compute& compute) {
+    for (const Linear* product :
+         {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.out_proj, &layer.fc1, &layer.fc2}) {
+        if (activation_type(compute, product->weight.type, config.num_patches()) != ActivationType::bf16)
+            return false;
+    }
+    return true;
 }
 
 }  // namespace
 
-VisionScratch::VisionScratch(const VisionConfig& config)
-    : x(static_cast<size_t>(config.num_patches() * config.hidden_size)),
-      q(x.size()),
-      k(x.size()),
-      v(x.size()),
-      hidden(static_cast<size_t>(config.num_patches() * config.intermediate_size)) {}
-
 size_t VisionScratch::bytes(const VisionConfig& config) {
-    const int64_t floats = config.num_patches() * (4 * config.hidden_size + config.intermediate_size);
-    return static_cast<size_t>(floats) * sizeof(float);
+    const int64_t bf16 = 4 * config.hidden_size + config.intermediate_size;
+    return static_cast<size_t>(config.num_patches()) *
+           (static_cast<size_t>(config.hidden_size) * sizeof(float) +
+            static_cast<size_t>(bf16) * sizeof(BFloat16));
 }
 
 void encode_tile(const VisionEncoder& encoder, const Compute& compute, const StopPoll& stop,
@@ -120,9 +182,9 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
     const auto look = [&](const std::string& stage, const float* data) {
         if (trace) trace(stage, data, patches, hidden_size);
     };
+    scratch.x.grow(static_cast<size_t>(patches * hidden_size));
     float* x = scratch.x.data();
-    Activations& activations = scratch.activations;
-    const auto norm = [&](const std::vector<float>& weight, const std::vector<float>& bias) {
+    const auto norm = [&](const std::vector<float>& weight, const std::vector<float>& bias) -> Norm {
         return [&, x](int64_t r, float* normed) {
             compute.kernels.layer_norm(x + r * hidden_size, weight.data(), bias.data(), config.layer_norm_eps,
                                        hidden_size, normed);
@@ -133,6 +195,7 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
     // x = patch_embedding(pixel_values) + position_embedding(arange(num_patches))
     std::copy(encoder.position_embedding.begin(), encoder.position_embedding.end(), x);
     const int64_t values = 3 * config.patch_size * config.patch_size;
+    Activations& activations = scratch.activations;
     activations.set(compute, {&encoder.patch_embedding}, patches,
                     [&](int64_t r, float* wide) -> const float* {
                         if (rows.f32 != nullptr) return rows.f32 + r * values;
@@ -147,38 +210,21 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
         stop.check();
         const VisionLayer& layer = encoder.layers[i];
 
-        // x = x + out_proj(self_attn(layer_norm1(x)))
-        activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, patches,
-                        norm(layer.layer_norm1_weight, layer.layer_norm1_bias));
-        layer.q_proj.run(compute, activations, scratch.q.data());
-        layer.k_proj.run(compute, activations, scratch.k.data());
-        layer.v_proj.run(compute, activations, scratch.v.data());
-        if (activation_type(compute, layer.q_proj.weight.type, patches) == ActivationType::bf16) {
-            attention_bf16(config, compute, scratch);
+        const Norm layer_norm1 = norm(layer.layer_norm1_weight, layer.layer_norm1_bias);
+        const Norm layer_norm2 = norm(layer.layer_norm2_weight, layer.layer_norm2_bias);
+        if (computes_in_bf16(layer, config, compute)) {
+            run_layer_bf16(layer, config, compute, layer_norm1, layer_norm2, scratch);
         } else {
-            attention_f32(config, compute, scratch);
+            run_layer(layer, config, compute, layer_norm1, layer_norm2, scratch);
         }
-        activations.set(compute, {&layer.out_proj}, patches,
-                        [&](int64_t r, float*) { return scratch.q.data() + r * hidden_size; });
-        layer.out_proj.run(compute, activations, x, true);
-
-        // x = x + fc2(gelu(fc1(layer_norm2(x))))
-        activations.set(compute, {&layer.fc1}, patches,
-                        norm(layer.layer_norm2_weight, layer.layer_norm2_bias));
-        layer.fc1.run(compute, activations, scratch.hidden.data());
-        activations.set(compute, {&layer.fc2}, patches, [&](int64_t r, float*) {
-            float* hidden = scratch.hidden.data() + r * config.intermediate_size;
-            compute.kernels.gelu_tanh(hidden, config.intermediate_size);
-            return hidden;
-        });
-        layer.fc2.run(compute, activations, x, true);
         look("layer." + std::to_string(i), x);
     }
 
     const auto post_layernorm = norm(encoder.post_layernorm_weight, encoder.post_layernorm_bias);
     if (trace) {
-        for (int64_t r = 0; r < patches; ++r) post_layernorm(r, scratch.q.data() + r * hidden_size);
-        look("post_layernorm", scratch.q.data());
+        AlignedBuffer<float> normed(scratch.x.size());
+        for (int64_t r = 0; r < patches; ++r) post_layernorm(r, normed.data() + r * hidden_size);
+        look("post_layernorm", normed.data());
     }
     encoder.connector.run(compute, config, post_layernorm, activations, tokens);
     if (trace) trace("connector", tokens, config.image_seq_len(), config.projection_dim);

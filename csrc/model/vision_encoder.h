@@ -31,20 +31,22 @@ struct VisionEncoder {
     Connector connector;
 };
 
-// The activations of one tile; allocated once, used for tile after tile.
-class VisionScratch {
-  public:
-    explicit VisionScratch(const VisionConfig& config);
-    // What the constructor allocates.
+// The activations of one tile; allocated when they are needed, used for tile after tile.
+struct VisionScratch {
+    // What the tower needs at least.
     static size_t bytes(const VisionConfig& config);
 
-    AlignedBuffer<float> x;        // [num_patches, hidden_size], the residual stream
-    AlignedBuffer<float> q, k, v;  // [num_patches, hidden_size]
-    AlignedBuffer<float> hidden;   // [num_patches, intermediate_size]
-    // [num_heads, num_blocks], each keys and values of kKeyBlock positions; grown when they are needed.
-    AlignedBuffer<float> key_blocks;
-    AlignedBuffer<BFloat16> key_blocks_bf16;
+    AlignedBuffer<float> x;           // [num_patches, hidden_size], the residual stream
+    AlignedBuffer<float> q, k, v;     // [num_patches, hidden_size]
+    AlignedBuffer<float> hidden;      // [num_patches, intermediate_size]
+    AlignedBuffer<float> key_blocks;  // [num_heads, num_blocks], each keys and values of kKeyBlock positions
     Activations activations;
+
+    struct Bf16 {
+        AlignedBuffer<BFloat16> q, k, v;     // [num_patches, bf16_padded(hidden_size)]
+        AlignedBuffer<BFloat16> key_blocks;  // as above
+        Activations attended, hidden;
+    } bf16;
 };
 
 // The patches of tiles as `preprocess` writes them, [tiles, num_patches, 3 * patch_size^2]: in one of the two

@@ -63,12 +63,12 @@ class Guarded {
     int64_t size_;
 };
 
-// y = x W^T + bias, added to `initial` if given. weights: the stored bytes of a tensor of type `type`, [n,
-// k].
+// y = x W^T + bias, added to `initial` if given; or GELU of it, rounded to bfloat16, in bfloat16 arithmetic.
+// weights: the stored bytes of a tensor of type `type`, [n, k].
 py::array_t<float> linear(const std::string& isa, const py::object& x, const py::object& weights,
                           const std::string& type, int64_t n, const std::optional<py::object>& bias,
                           const std::optional<py::object>& initial, const std::string& arithmetic,
-                          int threads) {
+                          bool gelu_to_bf16, int threads) {
     const py::array_t<float> rows = checked_array<float>(x, "x", {"m", "k"});
     const int64_t m = rows.shape(0), k = rows.shape(1);
     const QuantTraits* traits = find_traits(type);
@@ -97,6 +97,13 @@ py::array_t<float> linear(const std::string& isa, const py::object& x, const py:
     }
     Activations activations;
     activations.set(compute, {&product}, m, [&](int64_t r, float*) { return rows.data() + r * k; });
+    if (gelu_to_bf16) {
+        Guarded<uint16_t> rounded(m * n);
+        product.run_bf16(compute, activations, reinterpret_cast<BFloat16*>(rounded.data()), n, true);
+        const py::array_t<uint16_t> bits = rounded.to_python();
+        std::transform(bits.data(), bits.data() + m * n, y.data(), bf16_to_fp32);
+        return y.to_python({static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
+    }
     product.run(compute, activations, y.data(), initial.has_value());
     return y.to_python({static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(n)});
 }
@@ -146,9 +153,9 @@ py::array_t<float> attention(const std::string& isa, const py::object& q, const 
     return out;
 }
 
-// The same in bfloat16, of rows in float32.
+// softmax(q k^T scale) v in bfloat16, of rows in float32.
 py::array_t<float> attention_bf16(const std::string& isa, const py::object& q, const py::object& k,
-                                  const py::object& v, const py::object& visible) {
+                                  const py::object& v, const py::object& visible, float scale) {
     const Bf16Kernels* kernels = row(isa).bf16;
     if (kernels == nullptr) throw UnsupportedError(concat("attention_bf16: ", isa, " lacks it"));
     const py::array_t<float> queries = checked_array<float>(q, "q", {"rows", "d"});
@@ -158,16 +165,29 @@ py::array_t<float> attention_bf16(const std::string& isa, const py::object& q, c
     const py::array_t<float> values = checked_array<float>(v, "v", {keys.shape(0), queries.shape(1)});
     const py::array_t<int32_t> seen = checked_array<int32_t>(visible, "visible", {queries.shape(0)});
 
-    Bf16AttentionTask task(*kernels, rows, d);
-    for (int64_t r = 0; r < rows; ++r) task.set_q(r, queries.data() + r * d, 1.0f);
+    // In bfloat16, rows as far apart as whole pairs of a head.
+    const int64_t stride = Bf16BlockShape(d).key_dim;
+    const auto in_bf16 = [&](const py::array_t<float>& array, int64_t padded_rows) {
+        std::vector<BFloat16> out(static_cast<size_t>(padded_rows * stride));
+        for (int64_t r = 0; r < array.shape(0); ++r)
+            kernels->row_f32_to_bf16(array.data() + r * d, d, out.data() + r * stride);
+        return out;
+    };
+    const std::vector<BFloat16> q_rows = in_bf16(queries, rows + kBf16QueryRows);
+    const std::vector<BFloat16> k_rows = in_bf16(keys, num_keys), v_rows = in_bf16(values, num_keys);
+    Bf16AttentionTask task(*kernels, rows, d, {q_rows.data(), stride, scale});
     AlignedBuffer<BFloat16> block(static_cast<size_t>(Bf16BlockShape(d).size()));
     for (int64_t first = 0; first < num_keys; first += kKeyBlock) {
-        lay_out_bf16(*kernels, keys.data() + first * d, values.data() + first * d, d,
+        lay_out_bf16(k_rows.data() + first * stride, v_rows.data() + first * stride, stride,
                      std::min<int64_t>(kKeyBlock, num_keys - first), d, block.data());
         task.fold(block.data(), first, [&](int64_t r) { return int64_t{seen.at(r)}; });
     }
     py::array_t<float> out({rows, d});
-    for (int64_t r = 0; r < rows; ++r) task.write(r, out.mutable_data() + r * d);
+    std::vector<BFloat16> row(static_cast<size_t>(d));
+    for (int64_t r = 0; r < rows; ++r) {
+        task.write(r, row.data());
+        for (int64_t i = 0; i < d; ++i) out.mutable_at(r, i) = bf16_to_fp32(row[static_cast<size_t>(i)].bits);
+    }
     return out;
 }
 
@@ -218,14 +238,14 @@ void bind_kernels(py::module_& kernels) {
     kernels.def("select", &select, py::arg("features"));
     kernels.def("linear", &linear, py::arg("isa"), py::arg("x"), py::arg("weights"), py::kw_only(),
                 py::arg("type"), py::arg("n"), py::arg("bias") = py::none(), py::arg("initial") = py::none(),
-                py::arg("arithmetic") = "auto", py::arg("threads") = 1);
+                py::arg("arithmetic") = "auto", py::arg("gelu_to_bf16") = false, py::arg("threads") = 1);
     kernels.def("quantize_row_i8", &quantize_row_i8, py::arg("isa"), py::arg("x"));
     kernels.def("attention_f32", &attention<float, float>, py::arg("isa"), py::arg("q"), py::arg("k"),
                 py::arg("v"), py::arg("visible"));
     kernels.def("attention_f16", &attention<Float16, uint16_t>, py::arg("isa"), py::arg("q"), py::arg("k"),
                 py::arg("v"), py::arg("visible"));
     kernels.def("attention_bf16", &attention_bf16, py::arg("isa"), py::arg("q"), py::arg("k"), py::arg("v"),
-                py::arg("visible"));
+                py::arg("visible"), py::arg("scale"));
     kernels.def("layer_norm", &layer_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("bias"),
                 py::arg("epsilon"));
     kernels.def("rms_norm", &rms_norm, py::arg("isa"), py::arg("x"), py::arg("weight"), py::arg("epsilon"));

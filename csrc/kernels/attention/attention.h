@@ -41,22 +41,25 @@ struct AttentionBlock {
     float* acc;         // [rows, value_dim]
 };
 
-// The same with queries, keys and values in bfloat16: weights p are rounded to it before they meet values,
-// and are accurate to 2^-12 before that; scores, sums and acc are in float32. head_dim is a multiple of
-// kBf16Pairs here, filled up with zeros. The buffers of queries, scores and acc have room for rows rounded up
-// to kBf16QueryRows; what lies behind `rows` is finite, or is scratch.
+// The same with queries, keys and values in bfloat16, scores being scaled in float32. Weights p are rounded
+// to bfloat16 before they meet values, and are accurate to 2^-12 before that; scores, sums and acc are in
+// float32. key_dim is head_dim rounded up to kBf16Pairs: keys are zero there, and queries, whatever is there,
+// finite. The buffers of queries, scores and acc have room for rows rounded up to kBf16QueryRows; what lies
+// behind `rows` is scratch.
 constexpr int kBf16Pairs = 32;
 constexpr int kBf16QueryRows = 16;
 struct AttentionBlockBf16 {
-    const BFloat16* q;       // [rows, head_dim], scaled by 1 / sqrt(head_dim)
-    const BFloat16* k;       // [head_dim / 2, kKeyBlock, 2]
+    const BFloat16* q;  // [rows, q_stride]
+    int64_t q_stride;
+    float scale;             // of the scores: 1 / sqrt(head_dim)
+    const BFloat16* k;       // [key_dim / 2, kKeyBlock, 2]
     const BFloat16* v;       // [kKeyBlock / 2, value_dim, 2]
     const int32_t* visible;  // [rows]
     int64_t rows;
-    int64_t head_dim;
+    int64_t key_dim;
     int64_t value_dim;  // a multiple of kValueAlignment
     float* scores;      // [rows, kKeyBlock], scratch
-    float* max;         // [rows]
+    float* max;         // [rows], of the scores before they are scaled
     float* sum;         // [rows]
     float* acc;         // [rows, value_dim]
 };

@@ -51,24 +51,24 @@ void attend_block_bf16(const AttentionBlockBf16& block) noexcept {
     for (int64_t r = 0; r < block.rows; ++r) {
         const int32_t visible = block.visible[r];
         if (visible == 0) continue;
-        const BFloat16* q = block.q + r * block.head_dim;
+        const BFloat16* q = block.q + r * block.q_stride;
         float* scores = block.scores + r * kKeyBlock;
         float* acc = block.acc + r * block.value_dim;
 
         float max = block.max[r];
         for (int32_t j = 0; j < visible; ++j) {
             float score = 0;
-            for (int64_t d = 0; d < block.head_dim; ++d)
+            for (int64_t d = 0; d < block.key_dim; ++d)
                 score += to_float(q[d]) * to_float(block.k[(d / 2 * kKeyBlock + j) * 2 + d % 2]);
             scores[j] = score;
             if (score > max) max = score;
         }
 
-        const float rescale = std::exp(block.max[r] - max);
+        const float rescale = std::exp((block.max[r] - max) * block.scale);
         float sum = block.sum[r] * rescale;
         for (int64_t d = 0; d < block.value_dim; ++d) acc[d] *= rescale;
         for (int32_t j = 0; j < visible; ++j) {
-            const float weight = std::exp(scores[j] - max);
+            const float weight = std::exp((scores[j] - max) * block.scale);
             const float rounded = bf16_to_fp32(fp32_to_bf16(weight));
             sum += weight;
             for (int64_t d = 0; d < block.value_dim; ++d)

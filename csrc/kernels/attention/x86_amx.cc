@@ -61,13 +61,13 @@ void attend_rows(const AttentionBlockBf16& block, int64_t row, int64_t rows) noe
     end = (end + kDepth - 1) / kDepth * kDepth;
 
     float* scores = block.scores + row * kKeyBlock;
-    const auto q_stride = static_cast<size_t>(block.head_dim) * sizeof(BFloat16);
+    const auto q_stride = static_cast<size_t>(block.q_stride) * sizeof(BFloat16);
     for (int64_t key = 0; key < end; key += 2 * kTileColumns) {
-        multiply<two_row_tiles, true, false>(block.q + row * block.head_dim, q_stride, block.k + 2 * key,
-                                             kKeyBlock * 2 * sizeof(BFloat16), block.head_dim, scores + key,
+        multiply<two_row_tiles, true, false>(block.q + row * block.q_stride, q_stride, block.k + 2 * key,
+                                             kKeyBlock * 2 * sizeof(BFloat16), block.key_dim, scores + key,
                                              kScoreStride);
     }
-    for (int64_t r = row; r < row + rows; ++r) soften_row_bf16(block, r, end);
+    soften_rows_bf16(block, row, rows, end);
     finish_stores();
 
     float* acc = block.acc + row * block.value_dim;

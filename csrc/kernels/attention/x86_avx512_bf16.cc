@@ -12,7 +12,7 @@ constexpr int kWidth = 16;
 constexpr int kVectors = 4;
 constexpr int kColumns = kVectors * kWidth;
 constexpr int kRows = 6;
-// soften_row_bf16 leaves the weights in bfloat16 in the first half of a row's scores.
+// soften_rows_bf16 leaves the weights in bfloat16 in the first half of a row's scores.
 constexpr int64_t kWeightStride = kKeyBlock * sizeof(float) / sizeof(BFloat16);
 static_assert(kKeyBlock % kColumns == 0 && kValueAlignment == kWidth);
 
@@ -25,10 +25,10 @@ void attend_rows(const AttentionBlockBf16& block, int64_t row) noexcept {
 
     float* scores = block.scores + row * kKeyBlock;
     for (int64_t key = 0; key < end; key += kColumns) {
-        multiply_pairs<R, kVectors, false>(block.q + row * block.head_dim, block.head_dim, block.k + 2 * key,
-                                           kKeyBlock, block.head_dim, scores + key, kKeyBlock);
+        multiply_pairs<R, kVectors, false>(block.q + row * block.q_stride, block.q_stride, block.k + 2 * key,
+                                           kKeyBlock, block.key_dim, scores + key, kKeyBlock);
     }
-    for (int r = 0; r < R; ++r) soften_row_bf16(block, row + r, end);
+    soften_rows_bf16(block, row, R, end);
 
     const auto* weights = reinterpret_cast<const BFloat16*>(scores);
     float* acc = block.acc + row * block.value_dim;

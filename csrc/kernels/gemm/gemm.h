@@ -52,12 +52,21 @@ constexpr int kI4Offset = 8;
 constexpr int64_t i8_panel_block_bytes(int nr) { return int64_t{nr} * (2 + kI8Block); }
 constexpr int64_t i4_panel_block_bytes(int nr) { return int64_t{nr} * (2 + kI8Block / 2); }
 
+// Where a panel's results go when what reads them reads bfloat16 too: to y in float32, or, where y is null,
+// rounded to y_bf16, after GELU if that is asked (kernels/elementwise/elementwise.h; to 2^-12, as much as
+// rounding leaves).
+struct GemmBf16Output {
+    GemmOutput f32;
+    BFloat16* y_bf16 = nullptr;  // [rows, f32.y_stride], at the panel's first column
+    bool gelu_tanh = false;
+};
+
 // Weights and activations in bfloat16, sums in float32. k is a multiple of kBf16Block.
 // x: [rows, x_stride]. panel: [k / 2, nr, 2], 64-byte aligned: two neighbours along k lie side by side.
 constexpr int kBf16Block = 32;
 constexpr int64_t bf16_padded(int64_t k) { return (k + kBf16Block - 1) / kBf16Block * kBf16Block; }
 using GemmBf16 = void(const BFloat16* x, int64_t x_stride, int64_t rows, const BFloat16* panel, int64_t k,
-                      const GemmOutput& output) noexcept;
+                      const GemmBf16Output& output) noexcept;
 
 namespace scalar {
 constexpr int kGemmNr = 16;

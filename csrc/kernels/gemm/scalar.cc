@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/gemm.h"
 
 namespace pocketvlm::scalar {
@@ -84,14 +85,20 @@ void gemm_i4(const I8Rows& x, const std::byte* panel, const GemmOutput& output) 
 }
 
 void gemm_bf16_bf16(const BFloat16* x, int64_t x_stride, int64_t rows, const BFloat16* panel, int64_t k,
-                    const GemmOutput& output) noexcept {
+                    const GemmBf16Output& output) noexcept {
     for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t c = 0; c < output.columns; ++c) {
+        for (int64_t c = 0; c < output.f32.columns; ++c) {
             float sum = 0;
             for (int64_t i = 0; i < k; ++i) {
                 sum += to_float(x[r * x_stride + i]) * to_float(panel[(i / 2 * kGemmNr + c) * 2 + i % 2]);
             }
-            store(output, r, c, sum);
+            if (output.y_bf16 == nullptr) {
+                store(output.f32, r, c, sum);
+                continue;
+            }
+            if (output.f32.bias != nullptr) sum += output.f32.bias[c];
+            if (output.gelu_tanh) gelu_tanh(&sum, 1);
+            output.y_bf16[r * output.f32.y_stride + c] = {fp32_to_bf16(sum)};
         }
     }
 }

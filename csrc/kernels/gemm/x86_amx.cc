@@ -1,9 +1,8 @@
 #include <immintrin.h>
 
+#include "kernels/gemm/bf16_output.inl"
 #include "kernels/gemm/gemm.h"
-#include "kernels/gemm/vector.inl"
 #include "kernels/simd/amx_tiles.h"
-#include "kernels/simd/f32_avx512.h"
 
 namespace pocketvlm::amx {
 namespace {
@@ -50,7 +49,7 @@ void multiply_square(const BFloat16* x, int64_t x_stride, const BFloat16* panel,
 }  // namespace
 
 void gemm_bf16_bf16(const BFloat16* x, int64_t x_stride, int64_t rows, const BFloat16* panel, int64_t k,
-                    const GemmOutput& output) noexcept {
+                    const GemmBf16Output& output) noexcept {
     alignas(64) float sums[kRows][kColumns];
     if (rows >= kRows) configure_tiles(kTileRows, kTileRows);
     for (int64_t row = 0; row < rows; row += kRows) {
@@ -59,19 +58,14 @@ void gemm_bf16_bf16(const BFloat16* x, int64_t x_stride, int64_t rows, const BFl
             const int first = static_cast<int>(count < kTileRows ? count : kTileRows);
             configure_tiles(first, static_cast<int>(count) - first);
         }
-        for (int64_t column = 0; column < output.columns; column += kColumns) {
+        for (int64_t column = 0; column < output.f32.columns; column += kColumns) {
             const BFloat16* left = x + row * x_stride;
             if (count > kTileRows) {
                 multiply_square<true>(left, x_stride, panel + 2 * column, k, sums);
             } else {
                 multiply_square<false>(left, x_stride, panel + 2 * column, k, sums);
             }
-            const GemmOutput part{output.y + column, output.y_stride, output.columns - column,
-                                  output.bias != nullptr ? output.bias + column : nullptr, output.accumulate};
-            for (int64_t r = 0; r < count; ++r) {
-                const F32x16 vectors[] = {F32x16::load(sums[r]), F32x16::load(sums[r] + kTileColumns)};
-                store_row(part, row + r, vectors);
-            }
+            for (int64_t r = 0; r < count; ++r) store_row_bf16<2>(output, row + r, column, sums[r]);
         }
     }
     _tile_release();

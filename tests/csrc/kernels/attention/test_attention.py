@@ -64,17 +64,18 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("head_dim", [32, 64, 72, 6])
 @pytest.mark.parametrize("keys", [1, 15, 31, 33, 127, 128, 129, 300])
 def test_bf16_against_softmax(isa: str, head_dim: int, keys: int) -> None:
-    """A weight is rounded to 8 bits, and exact to 2^-12 before; so is their sum, which is not rounded."""
+    """A weight is rounded to 8 bits, and exact to 2^-12 before; their sum is not rounded, the result is."""
     rng = np.random.default_rng(keys * 100 + head_dim)
     for rows in (1, 3, 15, 16, 17, 33, 50):
-        q = bfloat16(rng.standard_normal((rows, head_dim), dtype=np.float32) / np.sqrt(np.float32(head_dim)))
+        q = bfloat16(rng.standard_normal((rows, head_dim), dtype=np.float32))
+        scale = 1 / np.sqrt(np.float32(head_dim))
         k = bfloat16(rng.standard_normal((keys, head_dim), dtype=np.float32))
         v = bfloat16(rng.standard_normal((keys, head_dim), dtype=np.float32))
         visible = rng.integers(1, keys + 1, rows).astype(np.int32)
-        y = _core.kernels.attention_bf16(isa, q, k, v, visible)
-        score_error = head_dim * EPSILON * (np.abs(q) @ np.abs(k.T)).max()
-        bound = (2**-9 + 2 * 2**-12 + 2 * score_error + keys * EPSILON) * np.abs(v).max()
-        assert np.abs(y - exact_attention(q, k, v, visible)).max() <= bound, rows
+        y = _core.kernels.attention_bf16(isa, q, k, v, visible, scale)
+        score_error = 2 * head_dim * EPSILON * scale * (np.abs(q) @ np.abs(k.T)).max()
+        bound = (2 * 2**-9 + 2 * 2**-12 + 2 * score_error + keys * EPSILON) * np.abs(v).max()
+        assert np.abs(y - exact_attention(q * scale, k, v, visible)).max() <= bound, rows
 
 
 @pytest.mark.parametrize("isa", BF16_ISAS)
@@ -85,13 +86,15 @@ def test_bf16_unseen_keys_do_not_matter(isa: str) -> None:
     k = rng.standard_normal((200, 64), dtype=np.float32)
     v = rng.standard_normal((200, 64), dtype=np.float32)
     visible = rng.integers(1, 141, 37).astype(np.int32)
-    before = _core.kernels.attention_bf16(isa, q, k, v, visible)
+    before = _core.kernels.attention_bf16(isa, q, k, v, visible, 1.0)
     k[140:] = 6e4
     v[140:] = -6e4
-    assert np.array_equal(_core.kernels.attention_bf16(isa, q, k, v, visible), before)
+    assert np.array_equal(_core.kernels.attention_bf16(isa, q, k, v, visible, 1.0), before)
     for row in (0, 20, 36):
         one = slice(row, row + 1)
-        assert np.array_equal(_core.kernels.attention_bf16(isa, q[one], k, v, visible[one])[0], before[row])
+        assert np.array_equal(
+            _core.kernels.attention_bf16(isa, q[one], k, v, visible[one], 1.0)[0], before[row]
+        )
 
 
 @pytest.mark.parametrize("isa", BF16_ISAS)
@@ -102,7 +105,7 @@ def test_bf16_large_scores_stay_finite(isa: str) -> None:
         (1, 16), dtype=np.float32
     )
     visible = np.array([300, 2], dtype=np.int32)
-    y = _core.kernels.attention_bf16(isa, np.ones((2, 16), dtype=np.float32), k, v, visible)
+    y = _core.kernels.attention_bf16(isa, np.ones((2, 16), dtype=np.float32), k, v, visible, 1.0)
     assert np.allclose(y, [[255], [1]], rtol=2**-9)  # of the weights
 
 
