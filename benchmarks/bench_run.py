@@ -45,6 +45,7 @@ from .subjects import (
 )
 from .turn import CONTEXT_TOKENS, Question, Turn, fitting_contexts, run_turn
 
+VISION_COMPUTES = ("auto", "int8", "bf16")
 QUESTION = "Describe this image."
 CONTEXTS = "256,1024,3072"
 
@@ -66,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend", default="native", metavar="LIST", help=f"some of {','.join(BACKENDS)} (%(default)s)"
+    )
+    parser.add_argument(
+        "--vision-compute",
+        default="auto",
+        metavar="LIST",
+        help=f"some of {','.join(VISION_COMPUTES)}, as in `pocketvlm describe` (%(default)s)",
     )
     parser.add_argument(
         "--compare",
@@ -118,6 +125,7 @@ def run_command(args: argparse.Namespace) -> int:
     """Run `pocketvlm bench run`: 0; 1 where a subject failed or is worse than the baseline."""
     types = name_list("--type", args.type, hub.TYPES)
     backends = name_list("--backend", args.backend, BACKENDS)
+    computes = name_list("--vision-compute", args.vision_compute, VISION_COMPUTES)
     peers = name_list("--compare", args.compare, PEERS) if args.compare else []
     contexts = read_lengths("--contexts", args.contexts)
     if args.new_tokens < 2:
@@ -138,7 +146,7 @@ def run_command(args: argparse.Namespace) -> int:
         config = ModelConfig.from_folder(sources.exported[types[0]].folder)
         contexts = fitting_contexts(contexts, config, CONTEXT_TOKENS)
         machine = this_machine(threads=args.threads)
-        subjects = _subjects(types, backends, peers)
+        subjects = _subjects(types, backends, computes, peers)
         results = {subject.name: Result(subject) for subject in subjects}
         ready = _prepare(results, sources, args.work_dir)
         roofs = _run_turns(ready, results, question, args.repeat, machine.threads, contexts)
@@ -181,14 +189,20 @@ def _read_size(path: Path) -> ImageSize:
         raise InputError(f"{path}: not an image that can be read: {error}") from error
 
 
-def _subjects(types: Sequence[str], backends: Sequence[str], peers: Sequence[str]) -> list[Subject]:
-    """Ours, then the peers; where there are several types, those that have one carry it in their names."""
+def _subjects(
+    types: Sequence[str], backends: Sequence[str], computes: Sequence[str], peers: Sequence[str]
+) -> list[Subject]:
+    """Ours, then the peers; what there are several of, those that have one carry in their names."""
 
-    def name(of: str, type: str) -> str:
-        return of if len(types) == 1 else f"{of}-{type}"
+    def name(of: str, type: str, compute: str = "auto") -> str:
+        parts = [of, *([type] if len(types) > 1 else []), *([compute] if compute != "auto" else [])]
+        return "-".join(parts)
 
     subjects = [
-        native_subject(backend, type, name=name(backend, type)) for backend in backends for type in types
+        native_subject(backend, type, name=name(backend, type, compute), vision_compute=compute)
+        for backend in backends
+        for type in types
+        for compute in computes
     ]
     for peer in dict.fromkeys(name for listed in peers for name in PEERS[listed]):
         if peer == "llama.cpp":

@@ -104,6 +104,12 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with")
     parser.add_argument("--isa", metavar="ROW", help="kernels to use (POCKETVLM_ISA, else the best)")
+    parser.add_argument(
+        "--vision-compute",
+        choices=("auto", "int8", "bf16"),
+        default="auto",
+        help="what the vision tower multiplies in (%(default)s: what is fastest without visible loss)",
+    )
 
 
 def _add_describe(parser: argparse.ArgumentParser) -> None:
@@ -374,6 +380,7 @@ def _load(args: argparse.Namespace, source: str, progress: _Progress) -> Model:
         type=args.type,
         threads=args.threads,
         isa=args.isa,
+        vision_compute=args.vision_compute,
         on_progress=progress.update,
     )
 

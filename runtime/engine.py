@@ -45,6 +45,7 @@ def load(
     type: str = hub.DEFAULT_TYPE,
     threads: int | None = None,
     isa: str | None = None,
+    vision_compute: str = "auto",
     pixel_limit: int = DEFAULT_PIXEL_LIMIT,
     on_progress: ProgressCallback | None = None,
 ) -> Model:
@@ -59,6 +60,10 @@ def load(
             the type it has.
         threads: Threads to compute with; by default as many as this process may use.
         isa: The row of kernels to use; by default `POCKETVLM_ISA`, else the best for this CPU.
+        vision_compute: What the vision tower multiplies in. "auto": what the kernels do fastest with the
+            weights' type, without visible loss; "int8": weights of q8_0 and q4_0 in int8, activations
+            rounded to it in blocks of 32; "bf16": everything in bfloat16, with sums in float32, where the
+            kernels have it. `Model.info()` says what it came to.
         pixel_limit: The most pixels to accept in one image.
         on_progress: Called as `on_progress(stage, done, total)` while weights are read.
 
@@ -86,6 +91,7 @@ def load(
         config,
         pool=pool,
         isa=isa or os.environ.get("POCKETVLM_ISA") or None,
+        vision_compute=vision_compute,
         on_progress=on_progress,
     )
     load_s = time.perf_counter() - started

@@ -10,11 +10,13 @@ if __name__ != "pocketvlm.benchmarks.subjects":
         "install the project (pip install .) and import that"
     )
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from pocketvlm import _core
 from pocketvlm.hub import ModelFiles
 
 # What multiplies: the compute roof that bounds a subject.
@@ -67,19 +69,28 @@ _TYPES: Mapping[str, tuple[float, Arithmetic]] = {
     "q8_0": (34 / 32, "int8"),
     "q4_0": (18 / 32, "int8"),
 }
+# what `_core.vision_compute` says -> what multiplies
+_ARITHMETIC: Mapping[str, Arithmetic] = {"f32": "fp32", "bf16": "bf16", "int8": "int8"}
 
 
-def native_subject(backend: str, type: str, *, name: str) -> Subject:
-    """Returns pocketvlm with one of its backends and a type of weights."""
-    bytes_per_weight, arithmetic = _TYPES[type]
+def native_subject(backend: str, type: str, *, name: str, vision_compute: str = "auto") -> Subject:
+    """Returns pocketvlm with a backend, a type of weights and what the vision tower multiplies in."""
+    bytes_per_weight, _ = _TYPES[type]
+    isa = os.environ.get("POCKETVLM_ISA") or _core.isas()[0]
+    arithmetic = _ARITHMETIC[_core.vision_compute(isa, type, vision_compute)]
+    asked = "" if vision_compute == "auto" else f", vision in {vision_compute}"
     return Subject(
         name,
-        f"pocketvlm {backend}, {type}",
+        f"pocketvlm {backend}, {type}{asked}",
         "native.py",
         None,
         arithmetic,
         bytes_per_weight,
-        lambda sources: {"folder": str(sources.exported[type].folder), "backend": backend},
+        lambda sources: {
+            "folder": str(sources.exported[type].folder),
+            "backend": backend,
+            "vision_compute": vision_compute,
+        },
     )
 
 

@@ -10,7 +10,14 @@ import pocketvlm
 
 def load(model: dict[str, str], threads: int) -> Runner:
     """Loads the exported folder `model["folder"]` in the backend `model["backend"]`."""
-    return Runner(pocketvlm.load(model["folder"], backend=model["backend"], threads=threads))
+    return Runner(
+        pocketvlm.load(
+            model["folder"],
+            backend=model["backend"],
+            vision_compute=model["vision_compute"],
+            threads=threads,
+        )
+    )
 
 
 class Runner:

@@ -14,7 +14,7 @@ constexpr int64_t kRowBlock = 96;
 // In bfloat16: bytes of the activations that stay in a second-level cache while panel after panel meets them,
 // and of the panels that are bfloat16 at a time while they are stored as something else.
 constexpr int64_t kRowBlockBytes = int64_t{1} << 19;
-constexpr int64_t kPanelsBytes = int64_t{8} << 20;
+constexpr int64_t kPanelsBytes = int64_t{1} << 20;
 constexpr int64_t kRowTile = 32;
 
 // Rows that one task makes at least, where there are enough.

@@ -9,7 +9,7 @@
 namespace pocketvlm {
 namespace {
 
-constexpr int64_t kChunk = 512;          // positions per pass over the weights
+constexpr int64_t kChunk = 512;         // positions per pass over the weights
 constexpr int64_t kRotatedRows = 16;     // per task
 constexpr int64_t kQueryPositions = 32;  // positions per attention task
 

@@ -13,6 +13,7 @@
 #include "base/stop_flag.h"
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
+#include "model/linear.h"
 #include "python/bind.h"
 
 namespace pocketvlm {
@@ -46,6 +47,20 @@ void translate(std::exception_ptr pending) {
     }
 }
 
+const char* name_of_vision_compute(const std::string& isa, const std::string& type,
+                                   const std::string& asked) {
+    const QuantTraits* traits = find_traits(type);
+    if (traits == nullptr)
+        throw UnsupportedError(concat("type: ", type, ", expected one of ", known_quant_types()));
+    GgufTensor tensor{};
+    tensor.type = traits->type;
+    const KernelTable& kernels = kernels_for(isa, detect_cpu_features());
+    ThreadPool pool(1);
+    constexpr int64_t kManyRows = 1024;
+    return name_of(activation_type({kernels, pool, arithmetic_named(asked)},
+                                   packed_type_of("vision_compute", tensor), kManyRows));
+}
+
 std::vector<std::string> available_isas() {
     std::vector<std::string> names;
     for (const KernelTable* row : select_kernels(detect_cpu_features())) names.emplace_back(row->isa);
@@ -73,6 +88,13 @@ PYBIND11_MODULE(_core, module) {
     module.doc() = "The compiled core of pocketvlm.";
     py::register_local_exception_translator(&translate);
 
+    module.def(
+        "vision_compute",
+        [](const std::string& isa, const std::string& type, const std::string& asked) {
+            return name_of_vision_compute(isa, type, asked);
+        },
+        py::arg("isa"), py::arg("type"), py::arg("asked") = "auto",
+        "What a row multiplies many rows of activations and weights of a type in: f32, int8 or bf16.");
     module.def("isas", &available_isas, "Kernel table rows that this processor can run, best first.");
     module.def("cpu_features", [] { return feature_names(detect_cpu_features()); });
     module.def("build_info", &build_info,

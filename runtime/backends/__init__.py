@@ -98,6 +98,7 @@ class _BackendModule(Protocol):
         *,
         pool: _core.ThreadPool,
         isa: str | None,
+        vision_compute: str,
         on_progress: ProgressCallback | None,
     ) -> Backend: ...
 
@@ -113,17 +114,22 @@ def open_backend(
     *,
     pool: _core.ThreadPool,
     isa: str | None,
+    vision_compute: str,
     on_progress: ProgressCallback | None,
 ) -> Backend:
-    """Loads a model into the backend called `name`.
+    """Loads a model into the backend called `name`; the keywords are those of `load`.
 
     Raises:
-        UnsupportedError: There is no such backend, or it lacks `isa` or a type the files need.
+        InputError: `vision_compute` is none of what there is.
+        UnsupportedError: There is no such backend, or it lacks `isa`, `vision_compute` or a type that the
+            files need.
         FormatError: A file is damaged, or text and projector do not belong together.
     """
     require_backend(name)
     module: _BackendModule = import_module(BACKENDS[name], __name__)
-    return module.open_model(files, config, pool=pool, isa=isa, on_progress=on_progress)
+    return module.open_model(
+        files, config, pool=pool, isa=isa, vision_compute=vision_compute, on_progress=on_progress
+    )
 
 
 def require_backend(name: str) -> None:

@@ -23,10 +23,18 @@ def open_model(
     *,
     pool: _core.ThreadPool,
     isa: str | None,
+    vision_compute: str,
     on_progress: ProgressCallback | None,
 ) -> NativeBackend:
     """Maps and packs the weights. Errors as `open_backend`."""
-    model = _core.Model(str(files.text), str(files.projector), pool=pool, isa=isa, on_progress=on_progress)
+    model = _core.Model(
+        str(files.text),
+        str(files.projector),
+        pool=pool,
+        isa=isa,
+        vision_compute=vision_compute,
+        on_progress=on_progress,
+    )
     return NativeBackend(model, config.image_token_id)
 
 
@@ -85,6 +93,7 @@ class NativeBackend:
             "isa": model.isa,
             "text_type": model.text_type,
             "vision_type": model.vision_type,
+            "vision_compute": model.vision_compute,
             "num_parameters": model.num_parameters,
             "weight_bytes": model.weight_bytes,
         }

@@ -204,6 +204,7 @@ def test_generations_of_several_threads_run_one_at_a_time(scripted: Scripted) ->
         ({"pixel_limit": -1}, InputError, "pixel_limit is -1"),
         ({"type": "q2_k"}, InputError, "type 'q2_k': expected one of f32, f16, bf16, q8_0, q4_0"),
         ({"isa": "sse9"}, UnsupportedError, "(?s)sse9.*scalar"),
+        ({"vision_compute": "int3"}, InputError, "vision_compute: int3, expected auto, int8 or bf16"),
     ],
 )
 def test_a_bad_argument_of_load_is_named(
@@ -221,6 +222,18 @@ def test_the_isa_may_come_from_the_environment(tiny_f32: Path, monkeypatch: pyte
     monkeypatch.setenv("POCKETVLM_ISA", "sse9")
     with pytest.raises(UnsupportedError, match="sse9"):
         pocketvlm.load(tiny_f32)
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+def test_what_the_vision_tower_multiplies_in(tiny_f32: Path, tiny_q8_0: Path, isa: str) -> None:
+    """In bfloat16 where a row has it, and else a named error."""
+    assert pocketvlm.load(tiny_q8_0, isa=isa, vision_compute="int8").info()["vision_compute"] == "int8"
+    assert pocketvlm.load(tiny_f32, isa=isa).info()["vision_compute"] == "f32"
+    if not any(kernel == "gemm_bf16_bf16" for _, kernel, *_ in _core.kernel_cases(isa)):
+        with pytest.raises(UnsupportedError, match=f"vision_compute: bf16: the kernels {isa} have no"):
+            pocketvlm.load(tiny_f32, isa=isa, vision_compute="bf16")
+        return
+    assert pocketvlm.load(tiny_f32, isa=isa, vision_compute="bf16").info()["vision_compute"] == "bf16"
 
 
 def test_files_that_disagree_are_named(tiny_f32: Path, tmp_path: Path) -> None:

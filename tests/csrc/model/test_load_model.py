@@ -308,3 +308,19 @@ def test_the_type_is_that_of_the_layers(tiny_checkpoint: Path, tmp_path: Path, k
     export_gguf(tiny_checkpoint, tmp_path / "model", type=kind, vision_type="f16")
     model = open_pair(*pair(tmp_path / "model"))
     assert (model.text_type, model.vision_type) == (kind, "f16")
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+def test_a_tower_in_bfloat16_is_close_to_one_in_float32(tiny_f32: Path, isa: str) -> None:
+    """Operands keep 8 bits: errors of some thousandths, and the same bits on any number of threads."""
+    if not any(kernel == "gemm_bf16_bf16" for _, kernel, *_ in _core.kernel_cases(isa)):
+        with pytest.raises(UnsupportedError, match="no products in bfloat16"):
+            open_pair(*pair(tiny_f32), isa=isa, vision_compute="bf16")
+        return
+    exact = open_pair(*pair(tiny_f32), isa=isa)
+    rounded = open_pair(*pair(tiny_f32), isa=isa, vision_compute="bf16")
+    tiles = random_patches(exact, 2)
+    features, close = exact.encode_images(tiles), rounded.encode_images(tiles)
+    assert 1e-4 < np.linalg.norm(close - features) / np.linalg.norm(features) < 1e-2
+    one_thread = _core.Model(*pair(tiny_f32), pool=_core.ThreadPool(1), isa=isa, vision_compute="bf16")
+    assert np.array_equal(one_thread.encode_images(tiles), close)
