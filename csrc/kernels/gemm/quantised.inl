@@ -18,6 +18,15 @@
 namespace pocketvlm {
 namespace {
 
+// One row of activations uses each weight once: what bounds it is how soon weights come from memory. Panels
+// follow each other there, and prefetching what no one may read is allowed.
+constexpr int64_t kAheadBytes = 8192;
+
+template <int64_t bytes>
+void prefetch_block(const std::byte* block) noexcept {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(block + i);
+}
+
 template <typename V, int N, int R, typename Dot>
 void gemm_block_rows(const I8Rows& x, int64_t row, const std::byte* panel,
                      const GemmOutput& output) noexcept {
@@ -29,6 +38,7 @@ void gemm_block_rows(const I8Rows& x, int64_t row, const std::byte* panel,
     for (int64_t b = 0; b < x.num_blocks; ++b) {
         const std::byte* block = panel + b * Dot::block_bytes(kNr);
         const int64_t first = row * x.num_blocks + b;
+        if constexpr (R == 1) prefetch_block<Dot::block_bytes(kNr)>(block + kAheadBytes);
         typename Dot::Int dots[R][N];
         for (int r = 0; r < R; ++r) {
             for (auto& dot : dots[r]) dot = Dot::start(x.sums[first + r * x.num_blocks]);
