@@ -43,12 +43,23 @@ void float_panel(const std::byte* bytes, int64_t k, BFloat16* out) noexcept {
     }
 }
 
-// The unsigned byte at `shift` bits of each lane, times `scale`, plus `offset`. A product that is exact
-// before the offset goes off it: rounded once, as the definition's product of scale and signed weight.
-__m512 weight_at(__m512i bytes, int shift, int mask, __m512 scale, __m512 offset) noexcept {
-    const __m512i value =
-        _mm512_and_si512(_mm512_srli_epi32(bytes, static_cast<unsigned>(shift)), _mm512_set1_epi32(mask));
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(value), scale, offset);
+// The unsigned weight in bits at .. at + size - 1 of each lane, times `scale`: under the exponent of
+// 2^(23 - at), those bits are 2^(23 - at) + weight, and excess_at() takes off what is too much. Both of its
+// factors together have 24 bits at most, so that it is exact and the sum is rounded once.
+template <int at, int size>
+__m512 weight_at(__m512i lanes, __m512 scale, __m512 excess) noexcept {
+    static_assert(at >= 4 && at + size <= 23);
+    constexpr int kAndThenOr = 0xea;
+    const __m512i mask = _mm512_set1_epi32(((1 << size) - 1) << at);
+    const __m512i exponent = _mm512_set1_epi32((127 + 23 - at) << 23);
+    const __m512i number = _mm512_ternarylogic_epi32(lanes, mask, exponent, kAndThenOr);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(number), scale, excess);
+}
+
+// Weights are stored with `offset` added.
+template <int at, int offset>
+__m512 excess_at(__m512 scale) noexcept {
+    return _mm512_mul_ps(scale, _mm512_set1_ps(-static_cast<float>((1 << (23 - at)) + offset)));
 }
 
 }  // namespace
@@ -67,17 +78,20 @@ void panel_bf16_to_bf16(const std::byte* bytes, int64_t k, BFloat16* out) noexce
 }
 
 void panel_i8_to_bf16(const std::byte* bytes, int64_t k, BFloat16* out) noexcept {
+    constexpr int kOffset = avx512_vnni::kWeightOffset;
     for (int64_t start = 0; start < k; start += kI8Block, bytes += i8_panel_block_bytes(kNr)) {
         for (int64_t c = 0; c < kNr; c += F32x16::kWidth) {
             const __m512 scale = F32x16::load(reinterpret_cast<const Float16*>(bytes) + c).value;
-            const __m512 offset = _mm512_mul_ps(scale, _mm512_set1_ps(-avx512_vnni::kWeightOffset));
+            const __m512 excess4 = excess_at<4, kOffset>(scale), excess8 = excess_at<8, kOffset>(scale);
+            const __m512 excess12 = excess_at<12, kOffset>(scale);
             for (int i = 0; i < kI8Block / 4; ++i) {
                 const __m512i four = _mm512_loadu_si512(bytes + 2 * kNr + (i * kNr + c) * 4);
+                const __m512i up = _mm512_slli_epi32(four, 8), down = _mm512_srli_epi32(four, 12);
                 BFloat16* pairs = out + (start + 4 * i) * kNr + 2 * c;
-                store_pairs(weight_at(four, 0, 0xff, scale, offset), weight_at(four, 8, 0xff, scale, offset),
+                store_pairs(weight_at<8, 8>(up, scale, excess8), weight_at<8, 8>(four, scale, excess8),
                             pairs);
-                store_pairs(weight_at(four, 16, 0xff, scale, offset),
-                            weight_at(four, 24, 0xff, scale, offset), pairs + 2 * kNr);
+                store_pairs(weight_at<4, 8>(down, scale, excess4), weight_at<12, 8>(down, scale, excess12),
+                            pairs + 2 * kNr);
             }
         }
     }
@@ -87,17 +101,20 @@ void panel_i4_to_bf16(const std::byte* bytes, int64_t k, BFloat16* out) noexcept
     for (int64_t start = 0; start < k; start += kI8Block, bytes += i4_panel_block_bytes(kNr)) {
         for (int64_t c = 0; c < kNr; c += F32x16::kWidth) {
             const __m512 scale = F32x16::load(reinterpret_cast<const Float16*>(bytes) + c).value;
-            const __m512 offset = _mm512_mul_ps(scale, _mm512_set1_ps(-kI4Offset));
+            const __m512 excess8 = excess_at<8, kI4Offset>(scale), excess12 = excess_at<12, kI4Offset>(scale);
+            const __m512 excess16 = excess_at<16, kI4Offset>(scale);
             for (int i = 0; i < kI8Block / 8; ++i) {
                 const __m512i four = _mm512_loadu_si512(bytes + 2 * kNr + (i * kNr + c) * 4);
-                for (int half = 0; half < 2; ++half) {
-                    BFloat16* pairs = out + (start + half * kI8Block / 2 + 4 * i) * kNr + 2 * c;
-                    const int low = 4 * half;
-                    store_pairs(weight_at(four, low, 0xf, scale, offset),
-                                weight_at(four, low + 8, 0xf, scale, offset), pairs);
-                    store_pairs(weight_at(four, low + 16, 0xf, scale, offset),
-                                weight_at(four, low + 24, 0xf, scale, offset), pairs + 2 * kNr);
-                }
+                const __m512i up = _mm512_slli_epi32(four, 8), down = _mm512_srli_epi32(four, 12);
+                BFloat16* low = out + (start + 4 * i) * kNr + 2 * c;
+                BFloat16* high = low + kI8Block / 2 * kNr;
+                store_pairs(weight_at<8, 4>(up, scale, excess8), weight_at<8, 4>(four, scale, excess8), low);
+                store_pairs(weight_at<16, 4>(four, scale, excess16), weight_at<12, 4>(down, scale, excess12),
+                            low + 2 * kNr);
+                store_pairs(weight_at<12, 4>(up, scale, excess12), weight_at<12, 4>(four, scale, excess12),
+                            high);
+                store_pairs(weight_at<8, 4>(down, scale, excess8), weight_at<16, 4>(down, scale, excess16),
+                            high + 2 * kNr);
             }
         }
     }
