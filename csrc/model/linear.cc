@@ -238,37 +238,61 @@ I8Rows Activations::i8(int64_t first, int64_t count) const noexcept {
             sums_.data() + first * num_blocks_, count, num_blocks_};
 }
 
-void Linear::run(const Compute& compute, Activations& x, float* y, bool accumulate) const {
+int64_t Linear::num_tasks(const Compute& compute, int64_t rows) const {
+    return ceil_divide(weight.n, compute.kernels.gemm_nr) * ceil_divide(rows, kRowBlock);
+}
+
+// Row blocks of one panel follow each other, so that the panel stays in the cache.
+void Linear::run_task(const Compute& compute, const Activations& x, float* y, bool accumulate,
+                      int64_t task) const {
     const KernelTable& kernels = compute.kernels;
+    const int64_t row_blocks = ceil_divide(x.rows(), kRowBlock), panel_index = task / row_blocks;
+    const int64_t column = panel_index * kernels.gemm_nr, row = task % row_blocks * kRowBlock;
+    const int64_t rows = std::min(kRowBlock, x.rows() - row);
+    const std::byte* panel =
+        weight.panels.data() + static_cast<size_t>(panel_index) * panel_bytes(weight.type, weight.k, kernels);
+    const GemmOutput output{y + row * weight.n + column, weight.n,
+                            std::min<int64_t>(kernels.gemm_nr, weight.n - column),
+                            bias.empty() ? nullptr : bias.data() + column, accumulate};
+    const auto run_float = [&](GemmFloat* kernel) {
+        kernel(x.f32(row), weight.k, rows, panel, weight.k, output);
+    };
+    switch (weight.type) {
+        case PackedType::f32:
+            return run_float(kernels.gemm_f32);
+        case PackedType::f16:
+            return run_float(kernels.gemm_f16);
+        case PackedType::bf16:
+            return run_float(kernels.gemm_bf16);
+        case PackedType::i8:
+            return kernels.gemm_i8(x.i8(row, rows), panel, output);
+        case PackedType::i4:
+            return kernels.gemm_i4(x.i8(row, rows), panel, output);
+    }
+}
+
+void Linear::run(const Compute& compute, Activations& x, float* y, bool accumulate) const {
     if (activation_type(compute, weight.type, x.rows()) == ActivationType::bf16) {
         return multiply_bf16(compute, x, {{y, weight.n, weight.n, bias_or_null(bias), accumulate}});
     }
-    const int nr = kernels.gemm_nr;
-    const size_t stride = panel_bytes(weight.type, weight.k, kernels);
-    const int64_t row_blocks = ceil_divide(x.rows(), kRowBlock);
-    // Row blocks of one panel follow each other, so that the panel stays in the cache.
-    compute.pool.parallel_for(ceil_divide(weight.n, nr) * row_blocks, [&](int64_t task) {
-        const int64_t column = task / row_blocks * nr;
-        const int64_t row = task % row_blocks * kRowBlock;
-        const int64_t rows = std::min(kRowBlock, x.rows() - row);
-        const std::byte* panel = weight.panels.data() + static_cast<size_t>(task / row_blocks) * stride;
-        const GemmOutput output{y + row * weight.n + column, weight.n,
-                                std::min<int64_t>(nr, weight.n - column),
-                                bias.empty() ? nullptr : bias.data() + column, accumulate};
-        const auto run_float = [&](GemmFloat* kernel) {
-            kernel(x.f32(row), weight.k, rows, panel, weight.k, output);
-        };
-        switch (weight.type) {
-            case PackedType::f32:
-                return run_float(kernels.gemm_f32);
-            case PackedType::f16:
-                return run_float(kernels.gemm_f16);
-            case PackedType::bf16:
-                return run_float(kernels.gemm_bf16);
-            case PackedType::i8:
-                return kernels.gemm_i8(x.i8(row, rows), panel, output);
-            case PackedType::i4:
-                return kernels.gemm_i4(x.i8(row, rows), panel, output);
+    compute.pool.parallel_for(num_tasks(compute, x.rows()),
+                              [&](int64_t task) { run_task(compute, x, y, accumulate, task); });
+}
+
+void run_side_by_side(const Compute& compute, Activations& x, std::initializer_list<Product> products) {
+    int64_t all_tasks = 0;
+    for (const auto& [linear, y] : products) {
+        if (activation_type(compute, linear->weight.type, x.rows()) == ActivationType::bf16) {
+            for (const auto& [each, to] : products) each->run(compute, x, to);
+            return;
+        }
+        all_tasks += linear->num_tasks(compute, x.rows());
+    }
+    compute.pool.parallel_for(all_tasks, [&](int64_t task) {
+        for (const auto& [linear, y] : products) {
+            const int64_t tasks = linear->num_tasks(compute, x.rows());
+            if (task < tasks) return linear->run_task(compute, x, y, false, task);
+            task -= tasks;
         }
     });
 }

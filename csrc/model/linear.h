@@ -61,6 +61,7 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
                          const std::function<void(const uint8_t* bytes, size_t count)>& packed = {});
 
 struct Linear;
+struct Product;
 
 // Returns where the k values of row r are; `room` has place for them.
 using RowMaker = std::function<const float*(int64_t r, float* room)>;
@@ -116,8 +117,22 @@ struct Linear {
                   bool gelu_tanh = false) const;
 
   private:
+    friend void run_side_by_side(const Compute&, Activations&, std::initializer_list<Product>);
+
+    // In float32 and int8, work comes in tasks of one panel and some rows.
+    int64_t num_tasks(const Compute& compute, int64_t rows) const;
+    void run_task(const Compute& compute, const Activations& x, float* y, bool accumulate,
+                  int64_t task) const;
     // output: of the first column and row.
     void multiply_bf16(const Compute& compute, Activations& x, const GemmBf16Output& output) const;
 };
+
+struct Product {
+    const Linear* linear;
+    float* y;
+};
+
+// Several products with the same activations, in one parallel region: a single row's are short.
+void run_side_by_side(const Compute& compute, Activations& x, std::initializer_list<Product> products);
 
 }  // namespace pocketvlm

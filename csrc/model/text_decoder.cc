@@ -9,7 +9,7 @@
 namespace pocketvlm {
 namespace {
 
-constexpr int64_t kChunk = 512;         // positions per pass over the weights
+constexpr int64_t kChunk = 512;          // positions per pass over the weights
 constexpr int64_t kRotatedRows = 16;     // per task
 constexpr int64_t kQueryPositions = 32;  // positions per attention task
 
@@ -194,9 +194,10 @@ void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPo
         // x = x + o_proj(self_attn(input_layernorm(x)))
         activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, rows,
                         norm(layer.input_layernorm));
-        layer.q_proj.run(compute, activations, scratch.q.data());
-        layer.k_proj.run(compute, activations, scratch.k.data());
-        layer.v_proj.run(compute, activations, scratch.v.data());
+        run_side_by_side(compute, activations,
+                         {{&layer.q_proj, scratch.q.data()},
+                          {&layer.k_proj, scratch.k.data()},
+                          {&layer.v_proj, scratch.v.data()}});
         rotate_and_store(decoder, compute, index, rows, scratch, cache);
         const auto in_bf16 = [&](const Linear& product) {
             return activation_type(compute, product.weight.type, rows) == ActivationType::bf16;
@@ -215,8 +216,8 @@ void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPo
         // x = x + down_proj(silu(gate_proj(h)) * up_proj(h)),  h = post_attention_layernorm(x)
         activations.set(compute, {&layer.gate_proj, &layer.up_proj}, rows,
                         norm(layer.post_attention_layernorm));
-        layer.gate_proj.run(compute, activations, scratch.gate.data());
-        layer.up_proj.run(compute, activations, scratch.up.data());
+        run_side_by_side(compute, activations,
+                         {{&layer.gate_proj, scratch.gate.data()}, {&layer.up_proj, scratch.up.data()}});
         activations.set(compute, {&layer.down_proj}, rows, [&](int64_t r, float*) {
             float* gate = scratch.gate.data() + r * config.intermediate_size;
             compute.kernels.silu_mul(gate, scratch.up.data() + r * config.intermediate_size,
