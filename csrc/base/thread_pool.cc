@@ -75,7 +75,7 @@ struct ThreadPool::State {
         std::atomic<int> sleeping_workers{0};
         std::atomic<bool> caller_sleeps{false};
         std::atomic<bool> quit{false};
-        const std::function<void(int64_t)>* task = nullptr;
+        const FunctionRef<void(int64_t)>* task = nullptr;
         std::vector<Share> shares;
         std::vector<std::thread> workers;
     };
@@ -138,7 +138,7 @@ struct ThreadPool::State {
         }
     }
 
-    void run(int64_t num_tasks, const std::function<void(int64_t)>& task) {
+    void run(int64_t num_tasks, FunctionRef<void(int64_t)> task) {
         Shared& s = *shared;
         const std::lock_guard<std::mutex> region(s.one_region);
         s.task = &task;
@@ -190,7 +190,7 @@ ThreadPool::~ThreadPool() = default;
 
 int ThreadPool::num_threads() const noexcept { return state_->num_threads; }
 
-void ThreadPool::parallel_for(int64_t num_tasks, const std::function<void(int64_t task)>& task) {
+void ThreadPool::parallel_for(int64_t num_tasks, FunctionRef<void(int64_t task)> task) {
     if (num_tasks <= 1 || state_->num_threads == 1) {
         for (int64_t i = 0; i < num_tasks; ++i) task(i);
         return;

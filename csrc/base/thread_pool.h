@@ -3,8 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+
+#include "base/function_ref.h"
 
 namespace pocketvlm {
 
@@ -25,7 +26,7 @@ class ThreadPool {
     // Calls task(i) once for every i in [0, num_tasks), on any thread and in any order; returns when all are
     // done. One region runs at a time: a second caller waits. Tasks must not throw and must not start a
     // region themselves. After fork, the child's first region starts workers of its own.
-    void parallel_for(int64_t num_tasks, const std::function<void(int64_t task)>& task);
+    void parallel_for(int64_t num_tasks, FunctionRef<void(int64_t task)> task);
 
   private:
     struct State;

@@ -46,10 +46,7 @@ class Bf16AttentionTask {
     template <typename F>
     void fold(const BFloat16* block, int64_t first_key, const F& visible_keys) {
         for (int64_t r = 0; r < rows_; ++r) {
-            const int64_t seen = visible_keys(r) - first_key;
-            visible_[static_cast<size_t>(r)] = static_cast<int32_t>(seen < 0           ? 0
-                                                                    : seen < kKeyBlock ? seen
-                                                                                       : kKeyBlock);
+            visible_[static_cast<size_t>(r)] = visible_in_block(visible_keys(r), first_key);
         }
         fold_visible(block);
     }

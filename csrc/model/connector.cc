@@ -2,7 +2,7 @@
 
 namespace pocketvlm {
 
-void Connector::run(const Compute& compute, const VisionConfig& config, const RowMaker& patch,
+void Connector::run(const Compute& compute, const VisionConfig& config, RowMaker patch,
                     Activations& activations, float* tokens) const {
     const int64_t scale = config.scale_factor, grid = config.grid(), d = config.hidden_size;
     activations.set(compute, {&projection}, config.image_seq_len(), [&](int64_t token, float* shuffled) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
 #include "model/config.h"
 #include "model/linear.h"
@@ -16,8 +15,8 @@ struct Connector {
     // channels run (row in block, column in block, d); and projects it.
     //   shuffled[by * grid/s + bx, (dy * s + dx) * d + i] = patches[(by * s + dy) * grid + bx * s + dx, i]
     // patch(p, room) writes patch p, [d]. tokens: [image_seq_len, projection_dim].
-    void run(const Compute& compute, const VisionConfig& config, const RowMaker& patch,
-             Activations& activations, float* tokens) const;
+    void run(const Compute& compute, const VisionConfig& config, RowMaker patch, Activations& activations,
+             float* tokens) const;
 };
 
 }  // namespace pocketvlm

@@ -16,7 +16,7 @@ double seconds_since(Clock::time_point start) {
 
 // Answers a prompt that is in the cache. logits: those of its last position, [vocab_size]; overwritten.
 GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& prompt,
-                      const GenerateOptions& options, int64_t sequence, KvCache& cache, float* logits,
+                      const GenerateOptions& options, int64_t sequence, TextSession& session, float* logits,
                       const OnToken& on_token, const Progress& progress) {
     const int64_t vocab_size = model.text.config.vocab_size;
     const auto is_stop = [&](int32_t token) {
@@ -43,9 +43,10 @@ GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& pr
             result.finish_reason = FinishReason::callback;
             break;
         }
-        if (num_tokens == options.max_new_tokens || cache.length() == cache.max_positions()) break;
+        if (num_tokens == options.max_new_tokens || session.cache.length() == session.cache.max_positions())
+            break;
         // A generated image token stands for its own embedding: no id of the prompt is an image token here.
-        prefill(model.text, model.compute(), stop, {&token, 1, nullptr, 0, -1}, cache, logits);
+        prefill(model.text, model.compute(), stop, {&token, 1, nullptr, 0, -1}, session, logits);
     }
     result.decode_s = seconds_since(start);
     return result;
@@ -67,25 +68,26 @@ void check_generate_options(const GenerateOptions& options, int64_t vocab_size) 
 }
 
 GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& prompt,
-                        const GenerateOptions& options, KvCache& cache, const OnToken& on_token,
+                        const GenerateOptions& options, TextSession& session, const OnToken& on_token,
                         const Progress& progress) {
     std::vector<float> logits(static_cast<size_t>(model.text.config.vocab_size));
     const Clock::time_point start = Clock::now();
-    prefill(model.text, model.compute(), stop, prompt, cache, logits.data(),
+    prefill(model.text, model.compute(), stop, prompt, session, logits.data(),
             [&](int64_t done, int64_t total) {
                 if (progress) progress("prefill", done, total);
             });
     const double prefill_s = seconds_since(start);
 
-    const int64_t prompt_end = cache.length();
+    const int64_t prompt_end = session.cache.length();
     const std::vector<float> prompt_logits = options.n > 1 ? logits : std::vector<float>();
-    GenerateResult first = decode(model, stop, prompt, options, 0, cache, logits.data(), on_token, progress);
+    GenerateResult first =
+        decode(model, stop, prompt, options, 0, session, logits.data(), on_token, progress);
     first.prefill_s = prefill_s;
     for (int64_t sequence = 1; sequence < options.n; ++sequence) {
-        cache.truncate(prompt_end);
+        session.cache.truncate(prompt_end);
         logits = prompt_logits;
         first.alternatives.push_back(
-            decode(model, stop, prompt, options, sequence, cache, logits.data(), on_token, progress));
+            decode(model, stop, prompt, options, sequence, session, logits.data(), on_token, progress));
         first.alternatives.back().prefill_s = prefill_s;
     }
     return first;

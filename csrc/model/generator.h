@@ -45,7 +45,7 @@ void check_generate_options(const GenerateOptions& options, int64_t vocab_size);
 // context is full. Throws InputError for a prompt that does not fit the context or logits that are not
 // finite, Cancelled, and what the callbacks throw.
 GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& prompt,
-                        const GenerateOptions& options, KvCache& cache, const OnToken& on_token,
+                        const GenerateOptions& options, TextSession& session, const OnToken& on_token,
                         const Progress& progress);
 
 }  // namespace pocketvlm

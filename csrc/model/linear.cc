@@ -97,7 +97,7 @@ void pack_panel(PackedType type, const GgufTensor& tensor, int64_t first, const 
 }  // namespace
 
 void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t block,
-                    const std::function<void(int64_t first, int64_t count)>& task) {
+                    FunctionRef<void(int64_t first, int64_t count)> task) {
     pool.parallel_for(ceil_divide(rows, block),
                       [&](int64_t i) { task(i * block, std::min(block, rows - i * block)); });
 }
@@ -187,7 +187,7 @@ ActivationType activation_type(const Compute& compute, PackedType weight, int64_
 }
 
 void Activations::set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
-                      const RowMaker& make_row) {
+                      RowMaker make_row) {
     const auto read_as = [&](ActivationType type) {
         return std::any_of(users.begin(), users.end(), [&](const Linear* user) {
             return activation_type(compute, user->weight.type, rows) == type;

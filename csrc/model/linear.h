@@ -31,7 +31,7 @@ struct Compute {
 
 // Calls task(first, count) for blocks of at most `block` of `rows` rows, in parallel.
 void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t block,
-                    const std::function<void(int64_t first, int64_t count)>& task);
+                    FunctionRef<void(int64_t first, int64_t count)> task);
 
 // Types on disk unpack exactly into few packed types; only these have kernels.
 enum class PackedType { f32, f16, bf16, i8, i4 };
@@ -64,7 +64,7 @@ struct Linear;
 struct Product;
 
 // Returns where the k values of row r are; `room` has place for them.
-using RowMaker = std::function<const float*(int64_t r, float* room)>;
+using RowMaker = FunctionRef<const float*(int64_t r, float* room)>;
 
 // Rows of activations in the types that the products with them read. Holds its own memory, which grows and is
 // kept.
@@ -73,7 +73,7 @@ class Activations {
     // Rows of k values, k being that of the products that will use them. Makes each row once, in parallel,
     // and turns it into what those products read while it is in the cache.
     void set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
-             const RowMaker& row);
+             RowMaker make_row);
 
     // Room for rows of k values that are made in bfloat16, [rows, bf16_padded(k)], zero behind k: for
     // products that read them so.
@@ -89,6 +89,11 @@ class Activations {
     BFloat16* panels(int64_t size) {
         panels_.grow(static_cast<size_t>(size));
         return panels_.data();
+    }
+
+    size_t bytes() const noexcept {
+        return room_.bytes() + f32_.bytes() + bf16_.bytes() + values_.bytes() + scales_.bytes() +
+               sums_.bytes() + panels_.bytes();
     }
 
   private:

@@ -7,8 +7,8 @@
 
 #include "base/stop_flag.h"
 #include "model/config.h"
-#include "model/kv_cache.h"
 #include "model/linear.h"
+#include "model/text_session.h"
 #include "model/trace.h"
 
 namespace pocketvlm {
@@ -43,11 +43,11 @@ struct Prompt {
 // features.
 void check_prompt(const TextConfig& config, const Prompt& prompt);
 
-// Appends a checked prompt to the cache, in chunks, and writes the logits of its last position, [vocab_size].
-// Polls `stop` once per layer; when that throws, the cache is as long as before the chunk. `progress` hears
-// of each chunk. Throws InputError when the prompt does not fit the context.
+// Appends a checked prompt to the session's cache, in chunks, and writes the logits of its last position,
+// [vocab_size]. Polls `stop` once per layer; when that throws, the cache is as long as before the chunk.
+// `progress` hears of each chunk. Throws InputError when the prompt does not fit the context.
 void prefill(const TextDecoder& decoder, const Compute& compute, const StopPoll& stop, const Prompt& prompt,
-             KvCache& cache, float* logits,
+             TextSession& session, float* logits,
              const std::function<void(int64_t done, int64_t total)>& progress = {}, const Trace& trace = {});
 
 }  // namespace pocketvlm

@@ -100,7 +100,7 @@ void attention_bf16(const VisionConfig& config, const Compute& compute, VisionSc
 
 // x = x + out_proj(self_attn(layer_norm1(x)));  x = x + fc2(gelu(fc1(layer_norm2(x))))
 void run_layer(const VisionLayer& layer, const VisionConfig& config, const Compute& compute,
-               const RowMaker& layer_norm1, const RowMaker& layer_norm2, VisionScratch& scratch) {
+               RowMaker layer_norm1, RowMaker layer_norm2, VisionScratch& scratch) {
     const int64_t patches = config.num_patches(), d = config.hidden_size, ffn = config.intermediate_size;
     for (AlignedBuffer<float>* buffer : {&scratch.q, &scratch.k, &scratch.v})
         buffer->grow(static_cast<size_t>(patches * d));
@@ -128,7 +128,7 @@ void run_layer(const VisionLayer& layer, const VisionConfig& config, const Compu
 
 // The same, all but the residual stream and the norms in bfloat16.
 void run_layer_bf16(const VisionLayer& layer, const VisionConfig& config, const Compute& compute,
-                    const RowMaker& layer_norm1, const RowMaker& layer_norm2, VisionScratch& scratch) {
+                    RowMaker layer_norm1, RowMaker layer_norm2, VisionScratch& scratch) {
     const int64_t patches = config.num_patches(), stride = bf16_padded(config.hidden_size);
     VisionScratch::Bf16& bf16 = scratch.bf16;
     // Attention reads whole tiles of rows and of a head.
@@ -181,7 +181,7 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
     };
     scratch.x.grow(static_cast<size_t>(patches * hidden_size));
     float* x = scratch.x.data();
-    const auto norm = [&](const std::vector<float>& weight, const std::vector<float>& bias) -> RowMaker {
+    const auto norm = [&](const std::vector<float>& weight, const std::vector<float>& bias) {
         return [&, x](int64_t r, float* normed) {
             compute.kernels.layer_norm(x + r * hidden_size, weight.data(), bias.data(), config.layer_norm_eps,
                                        hidden_size, normed);
@@ -207,8 +207,8 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
         stop.check();
         const VisionLayer& layer = encoder.layers[i];
 
-        const RowMaker layer_norm1 = norm(layer.layer_norm1_weight, layer.layer_norm1_bias);
-        const RowMaker layer_norm2 = norm(layer.layer_norm2_weight, layer.layer_norm2_bias);
+        const auto layer_norm1 = norm(layer.layer_norm1_weight, layer.layer_norm1_bias);
+        const auto layer_norm2 = norm(layer.layer_norm2_weight, layer.layer_norm2_bias);
         if (computes_in_bf16(layer, config, compute)) {
             run_layer_bf16(layer, config, compute, layer_norm1, layer_norm2, scratch);
         } else {

@@ -28,7 +28,7 @@ using PyProgress = std::optional<std::function<void(const std::string&, int64_t,
 // A cache belongs to the model that made it, and to one call at a time.
 struct Cache {
     const Model* model;
-    KvCache values;
+    TextSession session;
     std::mutex in_use;
 };
 
@@ -114,7 +114,7 @@ py::array_t<float> run_prefill(const Model& model, Cache& cache, const Prompt& p
     {
         const py::gil_scoped_release release;
         const std::lock_guard<std::mutex> lock(cache.in_use);
-        prefill(model.text, model.compute(), make_stop_poll(stop), prompt, cache.values, out,
+        prefill(model.text, model.compute(), make_stop_poll(stop), prompt, cache.session, out,
                 [&](int64_t done, int64_t total) {
                     if (progress) progress("prefill", done, total);
                 });
@@ -137,7 +137,7 @@ GenerateResult run_generate(const Model& model, Cache& cache, const py::object& 
     const OnToken call = on_token.value_or(OnToken());
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(cache.in_use);
-    return generate(model, make_stop_poll(stop), arrays.prompt, options, cache.values, call, progress);
+    return generate(model, make_stop_poll(stop), arrays.prompt, options, cache.session, call, progress);
 }
 
 // Collects the stages of a forward pass; a stage that comes in several chunks is put together.
@@ -181,10 +181,11 @@ py::dict trace_vision(const Model& model, const py::object& patches) {
 py::dict trace_text(const Model& model, const py::object& token_ids, const py::object& features,
                     int32_t image_token_id) {
     const PromptArrays arrays(model, token_ids, features, image_token_id);
-    KvCache cache(model.text.config, model.text.kv_type);
+    TextSession session{KvCache(model.text.config, model.text.kv_type)};
     std::vector<float> logits(static_cast<size_t>(model.text.config.vocab_size));
     Stages stages;
-    prefill(model.text, model.compute(), StopPoll(), arrays.prompt, cache, logits.data(), {}, stages.trace());
+    prefill(model.text, model.compute(), StopPoll(), arrays.prompt, session, logits.data(), {},
+            stages.trace());
     return stages.to_python();
 }
 
@@ -192,9 +193,11 @@ py::dict trace_text(const Model& model, const py::object& token_ids, const py::o
 
 void bind_model(py::module_& module) {
     py::class_<Cache>(module, "KVCache")
-        .def_property_readonly("length", [](const Cache& cache) { return cache.values.length(); })
-        .def_property_readonly("capacity", [](const Cache& cache) { return cache.values.capacity(); })
-        .def_property_readonly("nbytes", [](const Cache& cache) { return cache.values.bytes(); });
+        .def_property_readonly("length", [](const Cache& cache) { return cache.session.cache.length(); })
+        .def_property_readonly("capacity", [](const Cache& cache) { return cache.session.cache.capacity(); })
+        .def_property_readonly("nbytes", [](const Cache& cache) { return cache.session.cache.bytes(); })
+        .def_property_readonly("scratch_nbytes",
+                               [](const Cache& cache) { return cache.session.scratch.bytes(); });
 
     py::class_<Model>(module, "Model")
         .def(py::init(&open_model), py::arg("text_path"), py::arg("projector_path"), py::kw_only(),
@@ -227,7 +230,7 @@ void bind_model(py::module_& module) {
             "new_cache",
             [](const Model& model) {
                 return std::unique_ptr<Cache>(
-                    new Cache{&model, KvCache(model.text.config, model.text.kv_type), {}});
+                    new Cache{&model, {KvCache(model.text.config, model.text.kv_type)}, {}});
             },
             py::keep_alive<0, 1>())
         .def(
