@@ -246,6 +246,16 @@ PreparedKernel rope_interleaved(const KernelTable& kernels, const KernelShape& s
     });
 }
 
+PreparedKernel f32_to_f16(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
+    const int64_t k = shape.k;
+    const Turns<float> x(shape.m * k, memory_bytes);
+    x.fill(1.0f);
+    const Turns<Float16> y(shape.m * k, memory_bytes / 2);
+    return rows(shape, 6, 1, [=, run = kernels.f32_to_f16](int64_t r, int64_t turn) {
+        run(x.of(turn) + r * k, k, y.of(turn) + r * k);
+    });
+}
+
 // ---- Attention: m query rows of each head of size k over n keys.
 
 template <typename T>
@@ -454,6 +464,7 @@ const std::vector<KernelCase>& kernel_cases() {
         {"gelu_tanh", "fp32", gelu_tanh, {{"vision", 1024, 3072, 0}}},
         {"silu_mul", "fp32", silu_mul, {{"decode", 1, 1536, 0}, {"prefill", 896, 1536, 0}}},
         {"rope_interleaved", "fp32", rope_interleaved, {{"decode", 12, 64, 0}, {"prefill", 10752, 64, 0}}},
+        {"f32_to_f16", "fp32", f32_to_f16, {{"decode", 3, 64, 0}, {"prefill", 2688, 64, 0}}},
         {"resize_row_u8", "", resize_rows<false>, {{"preprocess: wider", 1152, 1536, 2048}}},
         {"resize_gather", "", resize_rows<true>, {{"preprocess: wider", 1152, 1536, 2048}}},
         {"resize_columns_u8", "", resize_columns_u8, {{"preprocess: higher", 1536, 1152, 2048}}},

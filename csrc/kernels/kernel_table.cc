@@ -51,7 +51,7 @@ constexpr Bf16Kernels kAmxBf16{
 
 }  // namespace
 
-// A column that names another row's kernel borrows it. RoPE is rare here.
+// A column that names another row's kernel borrows it.
 const std::vector<KernelTable>& kernel_tables() {
     static const std::vector<KernelTable> tables{
 #if defined(__x86_64__)
@@ -73,7 +73,8 @@ const std::vector<KernelTable>& kernel_tables() {
             avx512::rms_norm,
             avx512::gelu_tanh,
             avx512::silu_mul,
-            scalar::rope_interleaved,
+            avx512::rope_interleaved,
+            avx512::f32_to_f16,
             avx2::resize_row_u8,
             {&avx512_vnni::kResizeGather, &avx2::kResizeGather},
             avx512_vnni::resize_columns_u8,
@@ -101,7 +102,8 @@ const std::vector<KernelTable>& kernel_tables() {
             avx512::rms_norm,
             avx512::gelu_tanh,
             avx512::silu_mul,
-            scalar::rope_interleaved,
+            avx512::rope_interleaved,
+            avx512::f32_to_f16,
             avx2::resize_row_u8,
             {&avx512_vnni::kResizeGather, &avx2::kResizeGather},
             avx512_vnni::resize_columns_u8,
@@ -129,7 +131,8 @@ const std::vector<KernelTable>& kernel_tables() {
             avx512::rms_norm,
             avx512::gelu_tanh,
             avx512::silu_mul,
-            scalar::rope_interleaved,
+            avx512::rope_interleaved,
+            avx512::f32_to_f16,
             avx2::resize_row_u8,
             {&avx512_vnni::kResizeGather, &avx2::kResizeGather},
             avx512_vnni::resize_columns_u8,
@@ -157,7 +160,8 @@ const std::vector<KernelTable>& kernel_tables() {
             avx512::rms_norm,
             avx512::gelu_tanh,
             avx512::silu_mul,
-            scalar::rope_interleaved,
+            avx512::rope_interleaved,
+            avx512::f32_to_f16,
             avx2::resize_row_u8,
             {&avx2::kResizeGather},
             avx2::resize_columns_u8,
@@ -185,7 +189,8 @@ const std::vector<KernelTable>& kernel_tables() {
             avx2::rms_norm,
             avx2::gelu_tanh,
             avx2::silu_mul,
-            scalar::rope_interleaved,
+            avx2::rope_interleaved,
+            avx2::f32_to_f16,
             avx2::resize_row_u8,
             {&avx2::kResizeGather},
             avx2::resize_columns_u8,
@@ -215,6 +220,7 @@ const std::vector<KernelTable>& kernel_tables() {
             scalar::gelu_tanh,
             scalar::silu_mul,
             scalar::rope_interleaved,
+            scalar::f32_to_f16,
             neon::resize_row_u8,
             {},
             neon::resize_columns_u8,
@@ -244,6 +250,7 @@ const std::vector<KernelTable>& kernel_tables() {
             scalar::gelu_tanh,
             scalar::silu_mul,
             scalar::rope_interleaved,
+            scalar::f32_to_f16,
             scalar::resize_row_u8,
             {},
             scalar::resize_columns_u8,

@@ -52,6 +52,7 @@ struct KernelTable {
     GeluTanh* gelu_tanh;
     SiluMul* silu_mul;
     RopeInterleaved* rope_interleaved;
+    F32ToF16* f32_to_f16;
     ResizeRowU8* resize_row_u8;
     std::vector<const ResizeGather*> resize_gather;  // the first that fits is taken; none: resize_row_u8
     ResizeColumnsU8* resize_columns_u8;

@@ -6,11 +6,12 @@ namespace pocketvlm {
 
 void AttendedRow::add(const AttendedRow& block, int64_t value_dim) noexcept {
     if (block.sum == 0) return;
-    const float largest = std::max(max, block.max);
-    const float before = std::exp(max - largest), added = std::exp(block.max - largest);
+    // One of the two has the larger maximum, and keeps its size.
+    const float smaller = std::exp(-std::abs(max - block.max));
+    const float before = max < block.max ? smaller : 1.0f, added = max < block.max ? 1.0f : smaller;
     for (int64_t d = 0; d < value_dim; ++d) acc[d] = acc[d] * before + block.acc[d] * added;
     sum = sum * before + block.sum * added;
-    max = largest;
+    max = std::max(max, block.max);
 }
 
 void AttendedRow::write(int64_t head_dim, float* out) const noexcept {

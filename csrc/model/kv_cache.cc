@@ -8,15 +8,8 @@
 namespace pocketvlm {
 namespace {
 
-template <typename T, typename Convert>
-void store_position(T* block, int64_t head_dim, int64_t slot, const float* k, const float* v,
-                    const Convert& convert) {
-    T* values = block + head_dim * kKeyBlock + slot * padded_head_dim(head_dim);
-    for (int64_t i = 0; i < head_dim; ++i) {
-        block[i * kKeyBlock + slot] = convert(k[i]);
-        values[i] = convert(v[i]);
-    }
-}
+// Floats of a key that are converted before they are spread over the block's columns.
+constexpr int64_t kKeyPart = 64;
 
 }  // namespace
 
@@ -47,15 +40,25 @@ size_t KvCache::offset(int64_t layer, int64_t head) const noexcept {
     return static_cast<size_t>((layer * num_heads_ + head) * head_numbers()) * element_bytes();
 }
 
-void KvCache::store(int64_t layer, int64_t head, int64_t position, const float* k, const float* v) noexcept {
+void KvCache::store(const KernelTable& kernels, int64_t layer, int64_t head, int64_t position, const float* k,
+                    const float* v) noexcept {
     std::byte* block = blocks_[static_cast<size_t>(position / kKeyBlock)].data() + offset(layer, head);
     const int64_t slot = position % kKeyBlock;
-    if (type_ == KvType::f16) {
-        store_position(reinterpret_cast<Float16*>(block), head_dim_, slot, k, v,
-                       [](float x) { return Float16{fp32_to_fp16(x)}; });
-    } else {
-        store_position(reinterpret_cast<float*>(block), head_dim_, slot, k, v, [](float x) { return x; });
+    const int64_t value = head_dim_ * kKeyBlock + slot * padded_head_dim(head_dim_);
+    if (type_ == KvType::f32) {
+        auto* floats = reinterpret_cast<float*>(block);
+        for (int64_t i = 0; i < head_dim_; ++i) floats[i * kKeyBlock + slot] = k[i];
+        std::copy_n(v, head_dim_, floats + value);
+        return;
     }
+    auto* halves = reinterpret_cast<Float16*>(block);
+    for (int64_t first = 0; first < head_dim_; first += kKeyPart) {
+        const int64_t count = std::min(kKeyPart, head_dim_ - first);
+        Float16 part[kKeyPart];
+        kernels.f32_to_f16(k + first, count, part);
+        for (int64_t i = 0; i < count; ++i) halves[(first + i) * kKeyBlock + slot] = part[i];
+    }
+    kernels.f32_to_f16(v, head_dim_, halves + value);
 }
 
 }  // namespace pocketvlm

@@ -30,7 +30,8 @@ class KvCache {
     void reserve(int64_t count);
 
     // Writes key and value, each [head_dim], of one reserved position.
-    void store(int64_t layer, int64_t head, int64_t position, const float* k, const float* v) noexcept;
+    void store(const KernelTable& kernels, int64_t layer, int64_t head, int64_t position, const float* k,
+               const float* v) noexcept;
 
     KvType type() const noexcept { return type_; }
 

@@ -43,7 +43,8 @@ void rotate_and_store(const TextDecoder& decoder, const Compute& compute, int64_
             for (int64_t h = 0; h < kv_heads; ++h) {
                 float* k = scratch.k.data() + (r * kv_heads + h) * d;
                 compute.kernels.rope_interleaved(k, cosine, sine, d, 1.0f);
-                cache.store(layer, h, cache.length() + r, k, scratch.v.data() + (r * kv_heads + h) * d);
+                cache.store(compute.kernels, layer, h, cache.length() + r, k,
+                            scratch.v.data() + (r * kv_heads + h) * d);
             }
         }
     });

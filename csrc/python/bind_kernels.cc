@@ -232,6 +232,13 @@ py::array_t<float> rope_interleaved(const std::string& isa, const py::object& x,
     return y.to_python();
 }
 
+py::array_t<uint16_t> f32_to_f16(const std::string& isa, const py::object& x) {
+    const py::array_t<float> values = checked_array<float>(x, "x", {"n"});
+    Guarded<uint16_t> y(values.size());
+    row(isa).f32_to_f16(values.data(), values.size(), reinterpret_cast<Float16*>(y.data()));
+    return y.to_python();
+}
+
 }  // namespace
 
 void bind_kernels(py::module_& kernels) {
@@ -253,6 +260,7 @@ void bind_kernels(py::module_& kernels) {
     kernels.def("silu_mul", &silu_mul, py::arg("isa"), py::arg("gate"), py::arg("up"));
     kernels.def("rope_interleaved", &rope_interleaved, py::arg("isa"), py::arg("x"), py::arg("cosine"),
                 py::arg("sine"), py::arg("scale"));
+    kernels.def("f32_to_f16", &f32_to_f16, py::arg("isa"), py::arg("x"));
 }
 
 }  // namespace pocketvlm

@@ -9,15 +9,15 @@ namespace pocketvlm {
 namespace {
 
 // scores[r, :] = q[r, :] . k for the keys before `visible`, rounded up to whole tiles.
-template <typename V, int R, int N, typename T>
+template <typename V, int R, int N, int64_t kAhead, typename T>
 void score_rows(const AttentionBlock<T>& block, int64_t row, int64_t visible) noexcept {
     for (int64_t key = 0; key < visible; key += N * V::kWidth) {
         V acc[R][N];
         for (auto& sums : acc) {
             for (V& sum : sums) sum = V::zero();
         }
-        multiply_tile(block.q + row * block.q_stride, block.q_stride, block.k + key, kKeyBlock,
-                      block.head_dim, acc);
+        multiply_tile<V, R, N, kAhead>(block.q + row * block.q_stride, block.q_stride, block.k + key,
+                                       kKeyBlock, block.head_dim, acc);
         for (int r = 0; r < R; ++r) {
             for (int n = 0; n < N; ++n)
                 acc[r][n].store(block.scores + (row + r) * kKeyBlock + key + n * V::kWidth);
@@ -56,7 +56,7 @@ float soften_row(const AttentionBlock<T>& block, int64_t row, int64_t end) noexc
 }
 
 // acc[r, :] = acc[r, :] * rescale[r] + weights[r, :] . v over the keys before `end`.
-template <typename V, int R, int N, typename T>
+template <typename V, int R, int N, int64_t kAhead, typename T>
 void weigh_values(const AttentionBlock<T>& block, int64_t row, int64_t end, int64_t column,
                   const float (&rescale)[R]) noexcept {
     V acc[R][N];
@@ -64,14 +64,15 @@ void weigh_values(const AttentionBlock<T>& block, int64_t row, int64_t end, int6
         const float* before = block.acc + (row + r) * block.value_dim + column;
         for (int n = 0; n < N; ++n) acc[r][n] = V::load(before + n * V::kWidth) * V::broadcast(rescale[r]);
     }
-    multiply_tile(block.scores + row * kKeyBlock, kKeyBlock, block.v + column, block.value_dim, end, acc);
+    multiply_tile<V, R, N, kAhead>(block.scores + row * kKeyBlock, kKeyBlock, block.v + column,
+                                   block.value_dim, end, acc);
     for (int r = 0; r < R; ++r) {
         float* after = block.acc + (row + r) * block.value_dim + column;
         for (int n = 0; n < N; ++n) acc[r][n].store(after + n * V::kWidth);
     }
 }
 
-template <typename V, int N, int R, typename T>
+template <typename V, int N, int R, int64_t kAhead = 0, typename T>
 void attend_block(const AttentionBlock<T>& block) noexcept {
     static_assert(kKeyBlock % (N * V::kWidth) == 0 && kValueAlignment % V::kWidth == 0);
     for (int64_t row = 0; row < block.rows; row += R) {
@@ -81,15 +82,15 @@ void attend_block(const AttentionBlock<T>& block) noexcept {
             for (int r = 0; r < kRows; ++r) end = block.visible[row + r] > end ? block.visible[row + r] : end;
             if (end == 0) return;
 
-            score_rows<V, kRows, N>(block, row, end);
+            score_rows<V, kRows, N, kAhead>(block, row, end);
             float rescale[kRows];
             for (int r = 0; r < kRows; ++r) rescale[r] = soften_row<V>(block, row + r, end);
             int64_t column = 0;
             for (; column + N * V::kWidth <= block.value_dim; column += N * V::kWidth) {
-                weigh_values<V, kRows, N>(block, row, end, column, rescale);
+                weigh_values<V, kRows, N, kAhead>(block, row, end, column, rescale);
             }
             for (; column < block.value_dim; column += V::kWidth) {
-                weigh_values<V, kRows, 1>(block, row, end, column, rescale);
+                weigh_values<V, kRows, 1, kAhead>(block, row, end, column, rescale);
             }
         });
     }

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "base/half.h"
+
 namespace pocketvlm {
 
 // y[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i], the variance over n (not n - 1). y
@@ -24,12 +26,16 @@ using SiluMul = void(float* gate, const float* up, int64_t n) noexcept;
 using RopeInterleaved = void(float* x, const float* cosine, const float* sine, int64_t n,
                              float scale) noexcept;
 
+// y[i] = x[i] in float16, to nearest, ties to even. Exact: every row writes the same bits.
+using F32ToF16 = void(const float* x, int64_t n, Float16* y) noexcept;
+
 namespace scalar {
 LayerNorm layer_norm;
 RmsNorm rms_norm;
 GeluTanh gelu_tanh;
 SiluMul silu_mul;
 RopeInterleaved rope_interleaved;
+F32ToF16 f32_to_f16;
 }  // namespace scalar
 
 namespace avx2 {
@@ -37,6 +43,8 @@ LayerNorm layer_norm;
 RmsNorm rms_norm;
 GeluTanh gelu_tanh;
 SiluMul silu_mul;
+RopeInterleaved rope_interleaved;
+F32ToF16 f32_to_f16;
 }  // namespace avx2
 
 namespace avx512 {
@@ -44,6 +52,8 @@ LayerNorm layer_norm;
 RmsNorm rms_norm;
 GeluTanh gelu_tanh;
 SiluMul silu_mul;
+RopeInterleaved rope_interleaved;
+F32ToF16 f32_to_f16;
 }  // namespace avx512
 
 }  // namespace pocketvlm

@@ -42,4 +42,8 @@ void rope_interleaved(float* x, const float* cosine, const float* sine, int64_t 
     }
 }
 
+void f32_to_f16(const float* x, int64_t n, Float16* y) noexcept {
+    for (int64_t i = 0; i < n; ++i) y[i].bits = fp32_to_fp16(x[i]);
+}
+
 }  // namespace pocketvlm::scalar

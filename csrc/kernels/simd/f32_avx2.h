@@ -28,7 +28,16 @@ struct F32x8 {
         const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(words, 16))};
     }
+    // p[0], p[0], p[1], p[1], ...: kWidth / 2 floats.
+    static F32x8 load_each_twice(const float* p) noexcept {
+        const __m128 four = _mm_loadu_ps(p);
+        return {_mm256_set_m128(_mm_unpackhi_ps(four, four), _mm_unpacklo_ps(four, four))};
+    }
     void store(float* p) const noexcept { _mm256_storeu_ps(p, value); }
+    void store(Float16* p) const noexcept {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                         _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
     void store_first(float* p, int64_t n) const noexcept { _mm256_maskstore_ps(p, first(n), value); }
     float sum() const noexcept {
         const __m128 four = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
@@ -57,6 +66,11 @@ inline F32x8 min(F32x8 a, F32x8 b) noexcept { return {_mm256_min_ps(a.value, b.v
 inline F32x8 multiply_add(F32x8 a, F32x8 b, F32x8 c) noexcept {
     return {_mm256_fmadd_ps(a.value, b.value, c.value)};
 }
+// a * b - c in even lanes, a * b + c in odd ones.
+inline F32x8 multiply_subtract_add(F32x8 a, F32x8 b, F32x8 c) noexcept {
+    return {_mm256_fmaddsub_ps(a.value, b.value, c.value)};
+}
+inline F32x8 swap_neighbours(F32x8 a) noexcept { return {_mm256_permute_ps(a.value, 0b10110001)}; }
 inline F32x8 round(F32x8 a) noexcept {
     return {_mm256_round_ps(a.value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }

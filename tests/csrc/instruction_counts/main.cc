@@ -50,6 +50,7 @@ const Call kCalls[] = {
     {"gelu_tanh", {"", 8, 250, 0}},
     {"silu_mul", {"", 8, 250, 0}},
     {"rope_interleaved", {"", 8, 64, 0}},
+    {"f32_to_f16", {"", 8, 64, 0}},
     {"resize_row_u8", {"", 4, 96, 128}},
     {"resize_gather", {"", 4, 96, 128}},
     {"resize_columns_u8", {"", 16, 12, 250}},

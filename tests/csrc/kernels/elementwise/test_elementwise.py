@@ -75,3 +75,19 @@ def test_rope_interleaved(isa: str) -> None:
         size = np.repeat(np.abs(rotated), 2)
         exact = np.stack([rotated.real, rotated.imag], axis=1).reshape(-1)
         assert np.all(np.abs(y - exact) <= 8 * EPSILON * size), n
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_f32_to_f16_rounds_as_ieee_754_does(isa: str) -> None:
+    """Every float16, the values half way between two, their neighbours, and what is too large or too small."""
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    middles = (halves[1:] + halves[:-1]) / 2
+    exact = [halves, middles, np.nextafter(middles, np.float32(0)), np.nextafter(middles, np.float32(np.inf))]
+    special = [np.array([65519.996, 65520, 1e30, np.inf, 2**-25, 1e-45], np.float32)]
+    positive = np.concatenate(exact + special)
+    x = np.concatenate([positive, -positive])
+    with np.errstate(over="ignore"):
+        assert np.array_equal(_core.kernels.f32_to_f16(isa, x), x.astype(np.float16).view(np.uint16))
+    for n in LENGTHS:
+        assert np.array_equal(_core.kernels.f32_to_f16(isa, x[:n]), x[:n].astype(np.float16).view(np.uint16)), n
+    assert np.isnan(_core.kernels.f32_to_f16(isa, np.float32([np.nan])).view(np.float16))[0]
