@@ -19,12 +19,13 @@ namespace pocketvlm {
 namespace {
 
 // One row of activations uses each weight once: what bounds it is how soon weights come from memory. Panels
-// follow each other there, and prefetching what no one may read is allowed.
+// follow each other there, and prefetching what no one may read is allowed. Into the second-level cache: the
+// first one's few buffers for lines on their way are needed by the loads.
 constexpr int64_t kAheadBytes = 8192;
 
 template <int64_t bytes>
 void prefetch_block(const std::byte* block) noexcept {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(block + i);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(block + i, 0, 2);
 }
 
 template <typename V, int N, int R, typename Dot>
