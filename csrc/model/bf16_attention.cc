@@ -45,14 +45,26 @@ void lay_out_bf16(const BFloat16* keys, const BFloat16* values, int64_t stride, 
                   int64_t head_dim, BFloat16* block) {
     const Bf16BlockShape shape(head_dim);
     std::fill_n(block, shape.size(), BFloat16{0});
-    for (int64_t j = 0; j < count; ++j) {
-        for (int64_t i = 0; i < head_dim; ++i)
-            block[(i / 2 * kKeyBlock + j) * 2 + i % 2] = keys[j * stride + i];
+    // A line of the block at a time, which kLine keys make.
+    constexpr int64_t kLine = 16;
+    for (int64_t first = 0; first < count; first += kLine) {
+        const int64_t end = std::min(first + kLine, count);
+        for (int64_t i = 0; i + 1 < head_dim; i += 2) {
+            BFloat16* out = block + i * kKeyBlock;
+            for (int64_t j = first; j < end; ++j) std::copy_n(keys + j * stride + i, 2, out + 2 * j);
+        }
+        if (head_dim % 2 == 0) continue;
+        BFloat16* out = block + (head_dim - 1) * kKeyBlock;
+        for (int64_t j = first; j < end; ++j) out[2 * j] = keys[j * stride + head_dim - 1];
     }
     BFloat16* pairs = block + shape.key_dim * kKeyBlock;
-    for (int64_t j = 0; j < count; ++j) {
-        for (int64_t i = 0; i < head_dim; ++i)
-            pairs[(j / 2 * shape.value_dim + i) * 2 + j % 2] = values[j * stride + i];
+    for (int64_t j = 0; j < count; j += 2, pairs += 2 * shape.value_dim) {
+        const BFloat16* even = values + j * stride;
+        if (j + 1 < count) {
+            interleave(even, even + stride, head_dim, pairs);
+        } else {
+            for (int64_t i = 0; i < head_dim; ++i) pairs[2 * i] = even[i];
+        }
     }
 }
 

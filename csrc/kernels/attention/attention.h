@@ -59,7 +59,7 @@ struct AttentionBlockBf16 {
     int64_t key_dim;
     int64_t value_dim;  // a multiple of kValueAlignment
     float* scores;      // [rows, kKeyBlock], scratch
-    float* max;         // [rows], of the scores before they are scaled
+    float* max;         // [rows], of the scores before they are scaled, or near: no weight is above 2^8
     float* sum;         // [rows]
     float* acc;         // [rows, value_dim]
 };

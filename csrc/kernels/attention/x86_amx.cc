@@ -53,49 +53,67 @@ void multiply(const void* left, size_t left_stride, const BFloat16* right, size_
     if constexpr (two_row_tiles && two_column_tiles) _tile_stored(3, lower_out + kTileColumns, out_stride);
 }
 
-template <bool two_row_tiles>
-void attend_rows(const AttentionBlockBf16& block, int64_t row, int64_t rows) noexcept {
-    int64_t end = 0;
-    for (int64_t r = row; r < row + rows; ++r) end = block.visible[r] > end ? block.visible[r] : end;
-    if (end == 0) return;
-    end = (end + kDepth - 1) / kDepth * kDepth;
+// Up to 32 rows on their way through the two products and the softmax between them.
+struct Rows {
+    Rows() = default;
+    Rows(const AttentionBlockBf16& block, int64_t first_row)
+        : first(first_row), count(block.rows - first < kRows ? block.rows - first : kRows) {
+        for (int64_t r = first; r < first + count; ++r) end = block.visible[r] > end ? block.visible[r] : end;
+        end = (end + kDepth - 1) / kDepth * kDepth;
+    }
 
-    float* scores = block.scores + row * kKeyBlock;
-    const auto q_stride = static_cast<size_t>(block.q_stride) * sizeof(BFloat16);
-    for (int64_t key = 0; key < end; key += 2 * kTileColumns) {
-        multiply<two_row_tiles, true, false>(block.q + row * block.q_stride, q_stride, block.k + 2 * key,
-                                             kKeyBlock * 2 * sizeof(BFloat16), block.key_dim, scores + key,
-                                             kScoreStride);
-    }
-    soften_rows_bf16(block, row, rows, end);
-    finish_stores();
+    int64_t first = 0, count = 0;
+    int64_t end = 0;  // of the keys that one of them sees, in whole tiles
+};
 
-    float* acc = block.acc + row * block.value_dim;
-    const size_t acc_stride = static_cast<size_t>(block.value_dim) * sizeof(float);
-    const size_t v_stride = static_cast<size_t>(block.value_dim) * 2 * sizeof(BFloat16);
-    int64_t column = 0;
-    for (; column + 2 * kTileColumns <= block.value_dim; column += 2 * kTileColumns) {
-        multiply<two_row_tiles, true, true>(scores, kScoreStride, block.v + 2 * column, v_stride, end,
-                                            acc + column, acc_stride);
-    }
-    if (column < block.value_dim) {
-        multiply<two_row_tiles, false, true>(scores, kScoreStride, block.v + 2 * column, v_stride, end,
-                                             acc + column, acc_stride);
-    }
+// Scores of keys key .. key + 31.
+void score(const AttentionBlockBf16& block, const Rows& rows, int64_t key) noexcept {
+    if (key >= rows.end) return;
+    const auto multiply_rows =
+        rows.count > kTileRows ? multiply<true, true, false> : multiply<false, true, false>;
+    multiply_rows(block.q + rows.first * block.q_stride,
+                  static_cast<size_t>(block.q_stride) * sizeof(BFloat16), block.k + 2 * key,
+                  kKeyBlock * 2 * sizeof(BFloat16), block.key_dim,
+                  block.scores + rows.first * kKeyBlock + key, kScoreStride);
+}
+
+// Adds what the weights make of columns column .. column + 31 of the values.
+void add_values(const AttentionBlockBf16& block, const Rows& rows, int64_t column) noexcept {
+    if (rows.end == 0 || column >= block.value_dim) return;
+    const bool two_rows = rows.count > kTileRows, two_columns = column + kTileColumns < block.value_dim;
+    const auto multiply_rows =
+        two_rows ? (two_columns ? multiply<true, true, true> : multiply<true, false, true>)
+                 : (two_columns ? multiply<false, true, true> : multiply<false, false, true>);
+    multiply_rows(block.scores + rows.first * kKeyBlock, kScoreStride, block.v + 2 * column,
+                  static_cast<size_t>(block.value_dim) * 2 * sizeof(BFloat16), rows.end,
+                  block.acc + rows.first * block.value_dim + column,
+                  static_cast<size_t>(block.value_dim) * sizeof(float));
 }
 
 }  // namespace
 
 // Tiles always have 16 rows: the buffers have room for them, and what is in the last ones is not used.
+//
+// The softmax keeps the vector units busy for longer than the products the tiles, so the scores of the next
+// rows and the values of those before come between parts of it, and the processor does both at a time.
 void attend_block_bf16(const AttentionBlockBf16& block) noexcept {
+    constexpr int kParts = 4;
+    static_assert(kParts * 2 * kTileColumns == kKeyBlock);
     configure_tiles(kTileRows, kTileRows);
-    for (int64_t row = 0; row < block.rows; row += kRows) {
-        const int64_t rows = block.rows - row < kRows ? block.rows - row : kRows;
-        if (rows > kTileRows) {
-            attend_rows<true>(block, row, rows);
-        } else {
-            attend_rows<false>(block, row, rows);
+    Rows scored, softened;  // of the two steps before
+    for (int64_t row = 0; row < block.rows + 2 * kRows; row += kRows) {
+        const Rows next = row < block.rows ? Rows(block, row) : Rows();
+        for (int part = 0; part < kParts; ++part) {
+            score(block, next, part * 2 * kTileColumns);
+            const int64_t first = scored.count * part / kParts, last = scored.count * (part + 1) / kParts;
+            if (scored.end > 0) soften_rows_bf16(block, scored.first + first, last - first, scored.end);
+            finish_stores();
+            add_values(block, softened, part * 2 * kTileColumns);
         }
+        for (int64_t column = kParts * 2 * kTileColumns; column < block.value_dim; column += 2 * kTileColumns)
+            add_values(block, softened, column);
+        softened = scored;
+        scored = next;
     }
     _tile_release();
 }

@@ -3,28 +3,10 @@
 
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/simd/exp.inl"
+#include "kernels/simd/lanes.inl"
 
 namespace pocketvlm {
 namespace {
-
-// The lanes of a vector that a step works on: all of them, or the first few.
-template <typename V>
-struct WholeVector {
-    static V load(const float* p) noexcept { return V::load(p); }
-    static void store(V x, float* p) noexcept { x.store(p); }
-    static V zero_others(V x) noexcept { return x; }
-};
-template <typename V>
-struct FirstLanes {
-    int64_t count;
-    V load(const float* p) const noexcept { return V::load_first(p, count); }
-    void store(V x, float* p) const noexcept { x.store_first(p, count); }
-    V zero_others(V x) const noexcept {
-        float lanes[V::kWidth] = {};
-        x.store_first(lanes, count);
-        return V::load(lanes);
-    }
-};
 
 // Calls f(offset, lanes) for each whole vector of n values, and once for what is left.
 template <typename V, typename F>

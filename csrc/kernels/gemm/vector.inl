@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/gemm/gemm.h"
+#include "kernels/simd/lanes.inl"
 #include "kernels/simd/tile.inl"
 
 namespace pocketvlm {
@@ -13,12 +14,12 @@ void store_row(const GemmOutput& output, int64_t row, const V (&sums)[N]) noexce
     float* y = output.y + row * output.y_stride;
     for (int n = 0; n < N; ++n) {
         const int64_t column = n * V::kWidth;
-        const int64_t count = output.columns - column < V::kWidth ? output.columns - column : V::kWidth;
-        if (count <= 0) return;
-        V sum = sums[n];
-        if (output.bias != nullptr) sum = sum + V::load_first(output.bias + column, count);
-        if (output.accumulate) sum = sum + V::load_first(y + column, count);
-        sum.store_first(y + column, count);
+        with_lanes<V>(output.columns - column, [&](auto lanes) {
+            V sum = sums[n];
+            if (output.bias != nullptr) sum = sum + lanes.load(output.bias + column);
+            if (output.accumulate) sum = sum + lanes.load(y + column);
+            lanes.store(sum, y + column);
+        });
     }
 }
 
