@@ -79,7 +79,7 @@ def test_rope_interleaved(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_f32_to_f16_rounds_as_ieee_754_does(isa: str) -> None:
-    """Every float16, the values half way between two, their neighbours, and what is too large or too small."""
+    """Every float16, what lies half way between two, its neighbours, and what is too large or too small."""
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     middles = (halves[1:] + halves[:-1]) / 2
     exact = [halves, middles, np.nextafter(middles, np.float32(0)), np.nextafter(middles, np.float32(np.inf))]
@@ -87,7 +87,8 @@ def test_f32_to_f16_rounds_as_ieee_754_does(isa: str) -> None:
     positive = np.concatenate(exact + special)
     x = np.concatenate([positive, -positive])
     with np.errstate(over="ignore"):
-        assert np.array_equal(_core.kernels.f32_to_f16(isa, x), x.astype(np.float16).view(np.uint16))
+        expected = x.astype(np.float16).view(np.uint16)
+    assert np.array_equal(_core.kernels.f32_to_f16(isa, x), expected)
     for n in LENGTHS:
-        assert np.array_equal(_core.kernels.f32_to_f16(isa, x[:n]), x[:n].astype(np.float16).view(np.uint16)), n
+        assert np.array_equal(_core.kernels.f32_to_f16(isa, x[:n]), expected[:n]), n
     assert np.isnan(_core.kernels.f32_to_f16(isa, np.float32([np.nan])).view(np.float16))[0]
