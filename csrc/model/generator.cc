@@ -24,6 +24,8 @@ GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& pr
         return !options.ignore_eos && std::find(ids.begin(), ids.end(), token) != ids.end();
     };
     GenerateResult result{{}, FinishReason::length, {}, 0, 0, {}};
+    result.token_ids.reserve(
+        static_cast<size_t>(std::min(options.max_new_tokens, session.cache.max_positions())));
     const Clock::time_point start = Clock::now();
     Sampler sampler(options.sampling, vocab_size, prompt.token_ids, prompt.num_tokens, sequence);
     while (true) {
