@@ -54,10 +54,11 @@ void multiply_square(const BFloat16* x, int64_t x_stride, const BFloat16* panel,
         _tile_zero(2);
         _tile_zero(3);
     }
+    // The panel is too large for the first cache: hinted as a stream, it does not drive the rows out.
     for (int64_t i = 0; i < k; i += kBf16Block) {
         const BFloat16* pairs = panel + i * kNr;
-        _tile_loadd(6, pairs, kPanelStride);
-        _tile_loadd(7, pairs + 2 * kTileColumns, kPanelStride);
+        _tile_stream_loadd(6, pairs, kPanelStride);
+        _tile_stream_loadd(7, pairs + 2 * kTileColumns, kPanelStride);
         _tile_loadd(4, x + i, stride);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
