@@ -1,0 +1,119 @@
+"""The pipeline of `pocketvlm export onnx`: a checkpoint in, the ONNX file set that Hugging Face's clients load out.
+
+The three graphs are built by `onnx_vision`, `onnx_embedding` and `onnx_decoder`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig, ProcessorConfig
+from ..errors import InputError
+from .checkpoint import Checkpoint
+from .onnx_decoder import build_decoder
+from .onnx_embedding import build_embedding
+from .onnx_graph import GraphBuilder
+from .onnx_types import TYPES, OnnxType
+from .onnx_vision import build_vision
+from .onnx_weights import Weights
+from .output_folder import output_folder
+from .progress import OnProgress
+
+VISION_ENCODER = "vision_encoder"
+EMBED_TOKENS = "embed_tokens"
+DECODER = "decoder_model_merged"
+GRAPHS = (VISION_ENCODER, EMBED_TOKENS, DECODER)
+
+# Copied beside the folder of graphs where the checkpoint has them; config.json is written anew.
+_COPIED = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+_REPLACEABLE = ("config.json", *_COPIED, "onnx/*.onnx", "onnx/*.onnx_data")
+
+
+def export_onnx(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    types: Sequence[str] = ("fp32",),
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> list[Path]:
+    """Exports a Hugging Face folder to ONNX graphs with their weights, configurations and tokenizer.
+
+    Args:
+        checkpoint: A folder with config.json, safetensors, tokenizer and processor files.
+        out: The folder to write. It appears when it is complete.
+        types: Names of `onnx_types.TYPES`; each gives three graphs.
+        force: Replace an earlier export in `out`.
+        on_progress: Called with (file name, graphs done, graphs in total).
+
+    Returns:
+        The paths of the graphs.
+
+    Raises:
+        FormatError: The checkpoint is incomplete or damaged.
+        UnsupportedError: It is of another architecture, or a value does not fit a type.
+        InputError: A type is unknown; `out` is there and `force` is not given.
+        Error: The disk is full.
+    """
+    if not types:
+        raise InputError("types is empty, expected some of " + ", ".join(TYPES))
+    for name in types:
+        if name not in TYPES:
+            raise InputError(f"type is {name!r}, expected one of {', '.join(TYPES)}")
+    chosen = [TYPES[name] for name in dict.fromkeys(types)]
+    with Checkpoint(checkpoint) as source:
+        processor = ProcessorConfig.from_folder(source.folder)
+        processor.require_match(source.config, str(source.folder))
+        with output_folder(Path(out), force=force, replaceable=_REPLACEABLE) as folder:
+            for name in _COPIED:
+                if (source.folder / name).exists():
+                    shutil.copyfile(source.folder / name, folder / name)
+            _write_config(source.folder / "config.json", source.config, chosen, folder / "config.json")
+            (folder / "onnx").mkdir()
+            files = [(graph, type, f"onnx/{graph}{type.suffix}.onnx") for type in chosen for graph in GRAPHS]
+            for done, (graph, type, file) in enumerate(files):
+                if on_progress is not None:
+                    on_progress(file, done, len(files))
+                _write_graph(source, graph, type, folder / file)
+    return [Path(out) / file for _, _, file in files]
+
+
+def _write_graph(source: Checkpoint, name: str, type: OnnxType, path: Path) -> None:
+    weights = Weights(source)
+    with GraphBuilder(path) as graph:
+        if name == VISION_ENCODER:
+            build_vision(graph, source.config, weights, type)
+        elif name == EMBED_TOKENS:
+            build_embedding(graph, source.config.text, weights, type)
+        else:
+            build_decoder(graph, source.config.text, weights, type, has_shared_head=source.has_shared_head)
+        graph.save(metadata={"source": source.name, "revision": source.revision, "type": type.name})
+
+
+def _write_config(source: Path, config: ModelConfig, types: Sequence[OnnxType], target: Path) -> None:
+    """Writes config.json with what transformers.js needs to know: which files there are, and their cache."""
+    values: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    # Sizes that a config may leave to class defaults, which transformers.js does not know.
+    text = values.setdefault("text_config", {})
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"):
+        if text.get(key) is None:
+            text[key] = getattr(config.text, key)
+    values["transformers.js_config"] = {
+        "use_external_data_format": True,
+        "kv_cache_dtype": {type.name: type.cache_dtype for type in types if type.cache_dtype != "float32"},
+    }
+    target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
