@@ -135,7 +135,8 @@ def _run_synthetic(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `python -m pocketvlm.export ARGUMENTS` and returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m pocketvlm.export", description="Write model files: GGUF, ONNX and synthetic checkpoints."
+        prog="python -m pocketvlm.export",
+        description="Write model files: GGUF, ONNX and synthetic checkpoints.",
     )
     add_commands(parser)
     args = parser.parse_args(argv)

@@ -163,18 +163,8 @@ class _Decoder:
         start = graph.op("Reshape", [graph.op("Neg", [keep]), graph.constant([1], np.int64)])
         end = graph.constant([np.iinfo(np.int64).max], np.int64)
         kept = graph.op("Slice", [normed, start, end, graph.constant([1], np.int64)])
-        is_float32 = self._type.dtype is np.float32
-        logits = linear(
-            graph,
-            kept,
-            self._weights.read(head),
-            self._type,
-            LM_HEAD,
-            bits=self._type.head_bits,
-            output="logits" if is_float32 else None,
-        )
-        if not is_float32:
-            graph.op("Cast", [logits], name="logits", to=FLOAT)
+        logits = linear(graph, kept, self._weights.read(head), self._type, LM_HEAD, bits=self._type.head_bits)
+        graph.op("Cast", [logits], name="logits", to=FLOAT)
 
     def _linear(self, x: str, matrix: Floats, name: str) -> str:
         return linear(self._graph, x, matrix, self._type, name, bits=self._type.bits)

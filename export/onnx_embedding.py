@@ -10,7 +10,7 @@ import numpy as np
 from ..config import TextConfig
 from .onnx_graph import FLOAT, GraphBuilder
 from .onnx_types import OnnxType
-from .onnx_weights import Weights, to_dtype
+from .onnx_weights import Weights, quantise_rows, to_dtype
 from .tensor_map import EMBED_TOKENS
 
 
@@ -20,14 +20,10 @@ def build_embedding(graph: GraphBuilder, config: TextConfig, weights: Weights, t
     embeds = graph.output("inputs_embeds", np.float32, ["batch", "n", config.hidden_size])
     rows = weights.read(EMBED_TOKENS)
     if type.bits is None:
-        table = graph.weight(EMBED_TOKENS, to_dtype(rows, type, EMBED_TOKENS))
-        if type.dtype is np.float32:
-            graph.op("Gather", [table, ids], name=embeds)
-        else:
-            graph.op("Cast", [graph.op("Gather", [table, ids])], name=embeds, to=FLOAT)
+        gathered = graph.op("Gather", [graph.weight(EMBED_TOKENS, to_dtype(rows, type, EMBED_TOKENS)), ids])
+        graph.op("Cast", [gathered], name=embeds, to=FLOAT)
         return
-    scales = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
-    quants = np.rint(np.divide(rows, scales, out=np.zeros_like(rows), where=scales != 0)).astype(np.int8)
+    quants, scales = quantise_rows(rows)
     gathered = graph.op("Gather", [graph.weight(f"{EMBED_TOKENS}_quants", quants), ids])
-    factors = graph.op("Gather", [graph.weight(f"{EMBED_TOKENS}_scales", scales), ids])
+    factors = graph.op("Gather", [graph.weight(f"{EMBED_TOKENS}_scales", scales[:, None]), ids])
     graph.op("Mul", [graph.op("Cast", [gathered], to=FLOAT), factors], name=embeds)

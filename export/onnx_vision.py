@@ -18,7 +18,7 @@ from onnx import helper
 from ..config import ModelConfig
 from .onnx_graph import FLOAT, FLOAT16, MICROSOFT, GraphBuilder, element_type
 from .onnx_types import OnnxType
-from .onnx_weights import Floats, Weights, linear
+from .onnx_weights import Floats, Weights, linear, linear_by_integers
 
 _PREFIX = "model.vision_model"
 _CONNECTOR = "model.connector.modality_projection.proj.weight"
@@ -53,26 +53,15 @@ class _Vision:
         self._prepare_attention(patch_mask)
 
         hidden = self._embeddings(self._cast(pixels), patch_mask)
-        normed = graph.op(
-            "LayerNormalization",
-            [hidden, *self._norm(f"{_PREFIX}.encoder.layers.0.layer_norm1")],
-            axis=-1,
-            epsilon=config.layer_norm_eps,
-        )
         for i in range(config.num_hidden_layers):
             layer = f"{_PREFIX}.encoder.layers.{i}"
             # hidden = hidden + self_attn(layer_norm1(hidden))
-            attended = self._attention(layer, normed)
-            hidden, normed = self._add_and_norm(
-                hidden, attended, f"{layer}.self_attn.out_proj.bias", f"{layer}.layer_norm2"
-            )
+            attended = self._attention(layer, self._layer_norm(hidden, f"{layer}.layer_norm1"))
+            hidden = graph.op("Add", [hidden, attended])
             # hidden = hidden + mlp(layer_norm2(hidden))
-            last = i + 1 == config.num_hidden_layers
-            following = "post_layernorm" if last else f"encoder.layers.{i + 1}.layer_norm1"
-            hidden, normed = self._add_and_norm(
-                hidden, self._mlp(layer, normed), f"{layer}.mlp.fc2.bias", f"{_PREFIX}.{following}"
-            )
-        self._connect(normed, features)
+            mixed = self._mlp(layer, self._layer_norm(hidden, f"{layer}.layer_norm2"))
+            hidden = graph.op("Add", [hidden, mixed])
+        self._connect(self._layer_norm(hidden, f"{_PREFIX}.post_layernorm"), features)
 
     def _drop_padding(self, pixels: str, mask: str) -> tuple[str, str]:
         """[batch, num_images, ...] each -> [tiles, 3, tile, tile] and [tiles, tile, tile] without padding.
@@ -149,7 +138,7 @@ class _Vision:
         return graph.op("Reshape", [ids, graph.constant([-1, side * side], np.int64)])
 
     def _attention(self, layer: str, normed: str) -> str:
-        """[tiles, patches, hidden] -> out_proj of the attention without its bias"""
+        """[tiles, patches, hidden] -> out_proj of the attention, [tiles, patches, hidden]"""
         graph = self._graph
         names = [f"{layer}.self_attn.{part}_proj" for part in "qkv"]
         projected = [self._linear(normed, f"{name}.weight") for name in names]
@@ -161,7 +150,7 @@ class _Vision:
             for branch, key_mask in (("then_branch", []), ("else_branch", [self._key_mask]))
         }
         attended = graph.op("If", [self._is_full], **branches)
-        return self._linear(attended, f"{layer}.self_attn.out_proj.weight")
+        return self._linear_and_bias(attended, f"{layer}.self_attn.out_proj")
 
     def _attention_branch(self, name: str, inputs: list[str]) -> Any:
         shape = ["tiles", self._side**2, self._config.hidden_size]
@@ -177,23 +166,20 @@ class _Vision:
         return helper.make_graph([node], name, [], [result])
 
     def _mlp(self, layer: str, normed: str) -> str:
-        """[tiles, patches, hidden] -> fc2(gelu_tanh(fc1(x))) without the bias of fc2"""
+        """[tiles, patches, hidden] -> fc2(gelu_tanh(fc1(x))), [tiles, patches, hidden]"""
         ffn = self._linear(normed, f"{layer}.mlp.fc1.weight")
         bias = self._weight(f"{layer}.mlp.fc1.bias")
         active = self._graph.op("FastGelu", [ffn, bias], domain=MICROSOFT)
-        return self._linear(active, f"{layer}.mlp.fc2.weight")
+        return self._linear_and_bias(active, f"{layer}.mlp.fc2")
 
-    def _add_and_norm(self, hidden: str, added: str, bias: str, norm: str) -> tuple[str, str]:
-        """Returns hidden + added + bias, and its norm."""
-        total, normed = f"{norm}.input", f"{norm}.output"
-        self._graph.node(
-            "SkipLayerNormalization",
-            [hidden, added, *self._norm(norm), self._weight(bias)],
-            [normed, "", "", total],
-            domain=MICROSOFT,
+    def _layer_norm(self, hidden: str, name: str) -> str:
+        """A node of its own: fused with the sum before it, SkipLayerNormalization takes five times as long."""
+        return self._graph.op(
+            "LayerNormalization",
+            [hidden, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")],
+            axis=-1,
             epsilon=self._config.layer_norm_eps,
         )
-        return total, normed
 
     def _connect(self, normed: str, features: str) -> None:
         """image_features = connector(post_layernorm(hidden)): pixel shuffle, then the projection"""
@@ -204,17 +190,16 @@ class _Vision:
         shuffled = graph.op("Transpose", [graph.op("Reshape", [normed, split])], perm=[0, 1, 3, 2, 4, 5])
         joined = graph.constant([-1, blocks * blocks, scale * scale * hidden], np.int64)
         shuffled = graph.op("Reshape", [shuffled, joined])
-        if self._type.dtype is np.float32:
-            self._linear(shuffled, _CONNECTOR, output=features)
-        else:
-            graph.op("Cast", [self._linear(shuffled, _CONNECTOR)], name=features, to=FLOAT)
+        graph.op("Cast", [self._linear(shuffled, _CONNECTOR)], name=features, to=FLOAT)
 
-    def _linear(self, x: str, name: str, *, output: str | None = None) -> str:
+    def _linear(self, x: str, name: str) -> str:
         matrix: Floats = self._weights.read(name)
-        return linear(self._graph, x, matrix, self._type, name, bits=self._type.bits, output=output)
+        if self._type.bits == 8:
+            return linear_by_integers(self._graph, x, matrix, name)
+        return linear(self._graph, x, matrix, self._type, name, bits=self._type.bits)
 
-    def _norm(self, name: str) -> list[str]:
-        return [self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
+    def _linear_and_bias(self, x: str, name: str) -> str:
+        return self._graph.op("Add", [self._linear(x, f"{name}.weight"), self._weight(f"{name}.bias")])
 
     def _weight(self, name: str) -> str:
         return self._graph.weight(name, self._weights.read_as(name, self._type))

@@ -101,14 +101,7 @@ def quantise(matrix: Floats, bits: int, block_size: int | None) -> QuantisedMatr
 
 
 def linear(
-    graph: GraphBuilder,
-    x: str,
-    matrix: Floats,
-    type: OnnxType,
-    name: str,
-    *,
-    bits: int | None,
-    output: str | None = None,
+    graph: GraphBuilder, x: str, matrix: Floats, type: OnnxType, name: str, *, bits: int | None
 ) -> str:
     """Adds x @ matrix.T and returns its name.
 
@@ -119,11 +112,10 @@ def linear(
         type: Of the file.
         name: Of the weights.
         bits: Per weight, None for floats.
-        output: Name of the result; made up if not given.
     """
     if bits is None:
         transposed = np.ascontiguousarray(to_dtype(matrix, type, name).T)
-        return graph.op("MatMul", [x, graph.weight(name, transposed)], name=output)
+        return graph.op("MatMul", [x, graph.weight(name, transposed)])
     quants, scales = quantise(matrix, bits, type.block_size)
     scales_name = graph.weight(f"{name}_scales", to_dtype(scales, type, f"{name}, its scales"))
     if type.block_size is None:
@@ -134,10 +126,39 @@ def linear(
         "MatMulNBits",
         [x, graph.weight(f"{name}_quants", quants), scales_name],
         domain=MICROSOFT,
-        name=output,
         K=matrix.shape[1],
         N=matrix.shape[0],
         bits=bits,
         block_size=_BLOCK_SIZE,
         accuracy_level=_ACCURACY_LEVEL,
     )
+
+
+def linear_by_integers(graph: GraphBuilder, x: str, matrix: Floats, name: str) -> str:
+    """Adds x @ matrix.T with int8 weights and uint8 activations that share one scale, and returns its name.
+
+    For many rows at a time: there this is several times faster than `linear` at 8 bits, which is more exact.
+
+    Args:
+        graph: What gets the nodes and the weights.
+        x: float32 [..., K].
+        matrix: float32 [N, K].
+        name: Of the weights.
+    """
+    quants, scales = quantise_rows(matrix)
+    return graph.op(
+        "DynamicQuantizeMatMul",
+        [
+            x,
+            graph.weight(f"{name}_quants", np.ascontiguousarray(quants.T)),
+            graph.weight(f"{name}_scales", scales),
+        ],
+        domain=MICROSOFT,
+    )
+
+
+def quantise_rows(matrix: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Returns `matrix`, float32 [N, K], as int8 from -127 to 127, and the scales of its rows, float32 [N]."""
+    scales = np.abs(matrix).max(axis=1, keepdims=True) / np.float32(127)
+    scaled = np.divide(matrix, scales, out=np.zeros_like(matrix), where=scales != 0)
+    return np.rint(scaled, out=scaled).astype(np.int8), scales[:, 0]
