@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import Error
 from .gguf_export import EMBEDDING_TYPES, export_gguf
 from .model_files import SIZES
-from .onnx_export import export_onnx
+from .onnx_requirements import require_packages
 from .onnx_types import TYPES as ONNX_TYPES
 from .options import name_list
 from .progress import progress_bar
@@ -23,9 +23,10 @@ projector file, the tokenizer and the configurations: pocketvlm loads the folder
 """
 
 _ONNX_DESCRIPTION = """
-Convert a Hugging Face SmolVLM or Idefics3 checkpoint to ONNX: the files that transformers.js and other clients of
-Hugging Face's published exports load. Every type gives OUT/onnx a vision encoder, a token embedding and a
-decoder, each with its weights in a file beside it.
+Convert a Hugging Face SmolVLM or Idefics3 checkpoint to ONNX: the files that transformers.js and other
+clients of published exports load. Every type gives OUT/onnx a vision encoder, a token embedding and a
+decoder, each with its weights in a file beside it. All are run against the checkpoint before OUT appears;
+OUT/export_report.json says how near they are.
 """
 
 _SYNTHETIC_DESCRIPTION = """
@@ -119,6 +120,10 @@ def _run_gguf(args: argparse.Namespace) -> int:
 
 def _run_onnx(args: argparse.Namespace) -> int:
     types = name_list("--type", args.type, ONNX_TYPES)
+    # Only with these is there anything to import.
+    require_packages()
+    from .onnx_export import export_onnx
+
     with progress_bar() as on_progress:
         paths = export_onnx(args.checkpoint, args.out, types=types, force=args.force, on_progress=on_progress)
     print(*paths, sep="\n")

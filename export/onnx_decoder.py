@@ -4,10 +4,10 @@ inputs_embeds float32 [batch, n, hidden], attention_mask int64 [batch, total], p
 past_key_values.{i}.{key,value} [batch, num_key_value_heads, past, head_dim]
 -> logits float32 [batch, n, vocab], present.{i}.{key,value} [batch, num_key_value_heads, past + n, head_dim]
 
-Keys and values are float16 in types whose activations are. Token t of the mask is token t of past and new ones
-together; 0 hides it. `past` may be longer than total - n, if it is long enough for `total`: then present has its
-shape, and bound to the same memory nothing is copied. The optional input num_logits_to_keep, int64, asks for the
-logits of that many last tokens; 0, its default, for all.
+Keys and values are float16 in types whose activations are. Token t of the mask is token t of past and new
+ones together; 0 hides it. Instead of total - n, `past` may be `total` or more: then present has its shape,
+and where both are bound to the same memory nothing is copied. The optional input num_logits_to_keep, int64,
+asks for the logits of that many last tokens; 0, its default, for all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import TextConfig
-from .onnx_graph import FLOAT, FLOAT16, MICROSOFT, GraphBuilder, element_type
+from .onnx_graph import FLOAT, FLOAT16, MICROSOFT, Dim, GraphBuilder, element_type
 from .onnx_types import OnnxType
 from .onnx_weights import Floats, Weights, linear
 from .tensor_map import EMBED_TOKENS, LM_HEAD
@@ -46,15 +46,15 @@ class _Decoder:
         x = graph.input("inputs_embeds", np.float32, ["batch", "n", config.hidden_size])
         mask = graph.input("attention_mask", np.int64, ["batch", "total"])
         self._position_ids = graph.input("position_ids", np.int64, ["batch", "n"])
-        cache = [config.num_key_value_heads, "past", config.head_dim]
         for i in range(config.num_hidden_layers):
             for part in ("key", "value"):
-                graph.input(f"past_key_values.{i}.{part}", type.dtype, ["batch", *cache])
+                past: list[Dim] = ["batch", config.num_key_value_heads, "past", config.head_dim]
+                graph.input(f"past_key_values.{i}.{part}", type.dtype, past)
         graph.output("logits", np.float32, ["batch", "kept", config.vocab_size])
-        cache[1] = "total"
         for i in range(config.num_hidden_layers):
             for part in ("key", "value"):
-                graph.output(f"present.{i}.{part}", type.dtype, ["batch", *cache])
+                present: list[Dim] = ["batch", config.num_key_value_heads, "past and new", config.head_dim]
+                graph.output(f"present.{i}.{part}", type.dtype, present)
 
         self._add_lengths(mask, x)
         cos, sin = rotary_tables(config)

@@ -129,7 +129,7 @@ class GraphBuilder:
         position = self._data.tell()
         offset = -(-position // _ALIGNMENT) * _ALIGNMENT
         self._data.write(bytes(offset - position))
-        self._data.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+        self._data.write(np.ascontiguousarray(array).data)
         tensor = TensorProto(
             name=name,
             data_type=element_type(array.dtype),

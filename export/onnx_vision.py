@@ -1,10 +1,11 @@
 """The graph of vision tower and connector, on onnxruntime's fused operators.
 
-pixel_values float32 [batch, num_images, 3, tile, tile], pixel_attention_mask bool [batch, num_images, tile, tile]
+pixel_values float32 [batch, num_images, 3, tile, tile],
+pixel_attention_mask bool [batch, num_images, tile, tile]
 -> image_features float32 [tiles, image_seq_len, hidden of the text model]
 
 As in the reference, images that are all zero are padding of the batch and are dropped, and patches without a
-single pixel in the mask take no part. Full tiles, the only ones that the processors make, attend without a mask.
+single pixel in the mask take no part. Full tiles, the only ones that processors make, attend without a mask.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from onnx import helper
 
 from ..config import ModelConfig
-from .onnx_graph import FLOAT, FLOAT16, MICROSOFT, GraphBuilder, element_type
+from .onnx_graph import FLOAT, FLOAT16, MICROSOFT, Dim, GraphBuilder, element_type
 from .onnx_types import OnnxType
 from .onnx_weights import Floats, Weights, linear, linear_by_integers
 
@@ -121,7 +122,7 @@ class _Vision:
         return graph.op("Add", [patches, positions])
 
     def _position_ids(self, patch_mask: str) -> str:
-        """bool [tiles, side, side] -> int64 [tiles, patches]: bucket_h * side + bucket_w, 0 outside the mask"""
+        """bool [tiles, side, side] -> int64 [tiles, patches]: bucket_h * side + bucket_w, 0 where masked"""
         graph, side = self._graph, self._side
         numbers = graph.op("Cast", [patch_mask], to=element_type(np.int64))
         buckets = graph.weight("position_buckets", position_buckets(side))
@@ -153,7 +154,7 @@ class _Vision:
         return self._linear_and_bias(attended, f"{layer}.self_attn.out_proj")
 
     def _attention_branch(self, name: str, inputs: list[str]) -> Any:
-        shape = ["tiles", self._side**2, self._config.hidden_size]
+        shape: list[Dim] = ["tiles", self._side**2, self._config.hidden_size]
         node = helper.make_node(
             "MultiHeadAttention",
             inputs,
@@ -173,7 +174,7 @@ class _Vision:
         return self._linear_and_bias(active, f"{layer}.mlp.fc2")
 
     def _layer_norm(self, hidden: str, name: str) -> str:
-        """A node of its own: fused with the sum before it, SkipLayerNormalization takes five times as long."""
+        """In a node of its own: SkipLayerNormalization, with the sum before it, takes five times as long."""
         return self._graph.op(
             "LayerNormalization",
             [hidden, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")],
@@ -214,8 +215,8 @@ class _Vision:
 def position_buckets(side: int) -> npt.NDArray[np.int64]:
     """Returns the bucket of every patch along an axis by how many patches an image has there.
 
-    What the reference computes (Idefics3VisionEmbeddings.forward of transformers 5.23.0), in its float32: patch i
-    of n lies at i / n, in one of `side` buckets of equal width. A full axis is the identity.
+    What the reference computes (Idefics3VisionEmbeddings.forward of transformers 5.23.0), in its float32:
+    patch i of n lies at i / n, in one of `side` buckets of equal width. A full axis is the identity.
 
     Returns:
         int64 [side + 1, side], the row n for n patches; row 0 is zero.

@@ -96,8 +96,8 @@ def quantise(matrix: Floats, bits: int, block_size: int | None) -> QuantisedMatr
     np.clip(blocks, 0, 2 * zero - 1, out=blocks)
     quants = padded.astype(np.uint8).reshape(rows, -1, _BLOCK_SIZE)
     if bits == 4:
-        quants = quants[:, :, 0::2] | quants[:, :, 1::2] << 4
-    return QuantisedMatrix(quants, scales[:, :, 0])
+        quants = quants[:, :, 0::2] | quants[:, :, 1::2] << np.uint8(4)
+    return QuantisedMatrix(quants, scales[:, :, 0].astype(np.float32, copy=False))
 
 
 def linear(
