@@ -16,6 +16,7 @@ from .. import _core
 from ..config import ModelConfig, ProcessorConfig
 from ..errors import InputError
 from .checkpoint import Checkpoint
+from .equalization import Equalization
 from .onnx_check import Checked, check_type, compute_expected
 from .onnx_decoder import build_decoder
 from .onnx_embedding import build_embedding
@@ -27,8 +28,11 @@ from .onnx_vision import build_vision
 from .onnx_weights import Weights
 from .output_folder import output_folder
 from .progress import OnProgress
+from .tensor_map import LM_HEAD, all_tensors
 
 REPORT = "export_report.json"
+
+_CHECKPOINT_STAGE = "running the checkpoint"
 
 # Copied beside the folder of graphs where the checkpoint has them; config.json is written anew.
 _COPIED = (
@@ -93,18 +97,28 @@ def export_onnx(
             _write_config(source.folder / "config.json", source.config, chosen, folder / "config.json")
             graphs = folder / "onnx"
             graphs.mkdir()
-            stages = [f"{graph_file(graph, type)}" for type in chosen for graph in GRAPHS]
-            stages += ["checkpoint", *(f"checking {type.name}" for type in chosen)]
+            stages = [graph_file(graph, type) for type in chosen for graph in GRAPHS]
+            stages += [_CHECKPOINT_STAGE, *(f"checking {type.name}" for type in chosen)]
 
             def advance(stage: str) -> None:
                 if on_progress is not None:
                     on_progress(stage, stages.index(stage), len(stages))
 
+            specs = [
+                spec
+                for spec in all_tensors(source.config)
+                if not (spec.hf_name == LM_HEAD and source.has_shared_head)
+            ]
+            plain = Weights(source)
+            evened = plain
+            if any(type.bits is not None for type in chosen):
+                evened = Weights(source, Equalization(source, specs))
             for type in chosen:
+                weights = plain if type.bits is None else evened
                 for graph in GRAPHS:
                     advance(graph_file(graph, type))
-                    _write_graph(source, graph, type, graphs / graph_file(graph, type))
-            advance("checkpoint")
+                    _write_graph(source, weights, graph, type, graphs / graph_file(graph, type))
+            advance(_CHECKPOINT_STAGE)
             expected = compute_expected(source, folder, threads)
             found: dict[str, Checked] = {}
             for type in chosen:
@@ -140,8 +154,7 @@ def _write_report(
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_graph(source: Checkpoint, name: str, type: OnnxType, path: Path) -> None:
-    weights = Weights(source)
+def _write_graph(source: Checkpoint, weights: Weights, name: str, type: OnnxType, path: Path) -> None:
     with GraphBuilder(path) as graph:
         if name == VISION_ENCODER:
             build_vision(graph, source.config, weights, type)

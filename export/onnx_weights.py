@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import UnsupportedError
 from .checkpoint import Checkpoint, row_ranges
+from .equalization import Equalization
 from .onnx_graph import MICROSOFT, GraphBuilder
 from .onnx_types import OnnxType
 from .tensor_map import TensorSpec, all_tensors
@@ -30,8 +31,10 @@ _BLOCK_SIZE = 32
 class Weights:
     """The tensors of a checkpoint by their Hugging Face names, a whole one at a time."""
 
-    def __init__(self, source: Checkpoint) -> None:
+    def __init__(self, source: Checkpoint, equalization: Equalization | None = None) -> None:
+        """Takes the checkpoint, and what evens out its channels if anything does."""
         self._source = source
+        self._equalization = equalization
         self._specs: dict[str, TensorSpec] = {spec.hf_name: spec for spec in all_tensors(source.config)}
 
     def read(self, name: str) -> Floats:
@@ -40,7 +43,10 @@ class Weights:
         out = np.empty(spec.shape, np.float32)
         rows = out.reshape(spec.shape[0], -1)
         for start, stop in row_ranges(spec):
-            rows[start:stop] = self._source.read_rows(spec, start, stop).values
+            values = self._source.read_rows(spec, start, stop).values
+            if self._equalization is not None:
+                values = self._equalization.apply(values, name, start)
+            rows[start:stop] = values
         return out
 
     def read_as(self, name: str, type: OnnxType) -> npt.NDArray[np.floating]:
