@@ -180,7 +180,7 @@ def _write_config(source: Path, config: ModelConfig, types: Sequence[OnnxType], 
     for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"):
         if text.get(key) is None:
             text[key] = getattr(config.text, key)
-    values["transformers.js_config"] = {
+    values["transformers.js_config"] = (values.get("transformers.js_config") or {}) | {
         "use_external_data_format": True,
         "kv_cache_dtype": {type.name: type.cache_dtype for type in types if type.cache_dtype != "float32"},
     }

@@ -67,7 +67,7 @@ class _Vision:
     def _drop_padding(self, pixels: str, mask: str) -> tuple[str, str]:
         """[batch, num_images, ...] each -> [tiles, 3, tile, tile] and [tiles, tile, tile] without padding.
 
-        The first image stays where all are zero, as in the reference.
+        The first image stays where all are zero, as in SmolVLMModel.get_image_features.
         """
         graph, tile = self._graph, self._config.image_size
         flat_shape = graph.constant([-1, self._config.num_channels, tile, tile], np.int64)
@@ -78,6 +78,12 @@ class _Vision:
         pixel_axis = graph.constant([1], np.int64)
         largest = graph.op("ReduceMax", [graph.op("Abs", [rows]), pixel_axis], keepdims=0)
         is_real = graph.op("Greater", [largest, graph.constant(0, np.float32)])
+        overall = graph.op("ReduceMax", [largest], keepdims=0)
+        are_none = graph.op("Not", [graph.op("Greater", [overall, graph.constant(0, np.float32)])])
+        zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+        numbers = graph.op("Range", [zero, graph.op("Size", [largest]), one])
+        is_kept = graph.op("And", [are_none, graph.op("Equal", [numbers, zero])])
+        is_real = graph.op("Or", [is_real, is_kept])
         kept = graph.op("Compress", [pixels, is_real], axis=0)
         return kept, graph.op("Compress", [mask, is_real], axis=0)
 
