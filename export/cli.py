@@ -1,4 +1,4 @@
-"""The commands `pocketvlm export synthetic` and `pocketvlm export gguf`; other modules do the work."""
+"""The commands `pocketvlm export gguf`, `onnx` and `synthetic`; other modules do the work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 from ..errors import Error
 from .gguf_export import EMBEDDING_TYPES, export_gguf
 from .model_files import SIZES
+from .onnx_requirements import require_packages
+from .onnx_types import TYPES as ONNX_TYPES
+from .options import name_list
 from .progress import progress_bar
 from .quantize import TYPES
 from .synthetic import DEFAULT_SEED, write_synthetic
@@ -17,6 +20,13 @@ from .synthetic import DEFAULT_SEED, write_synthetic
 _GGUF_DESCRIPTION = """
 Convert a Hugging Face SmolVLM or Idefics3 checkpoint to GGUF. OUT becomes a folder with a text and a
 projector file, the tokenizer and the configurations: pocketvlm loads the folder, llama.cpp the two files.
+"""
+
+_ONNX_DESCRIPTION = """
+Convert a Hugging Face SmolVLM or Idefics3 checkpoint to ONNX: the files that transformers.js and other
+clients of published exports load. Every type gives OUT/onnx a vision encoder, a token embedding and a
+decoder, each with its weights in a file beside it. All are run against the checkpoint before OUT appears;
+OUT/export_report.json says how near they are.
 """
 
 _SYNTHETIC_DESCRIPTION = """
@@ -58,6 +68,22 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_force(gguf)
     gguf.set_defaults(func=_run_gguf)
 
+    onnx = commands.add_parser(
+        "onnx", help="convert a Hugging Face checkpoint to ONNX graphs", description=_ONNX_DESCRIPTION
+    )
+    onnx.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="folder with config.json, safetensors, tokenizer"
+    )
+    onnx.add_argument("out", metavar="OUT", type=Path, help="folder to write")
+    onnx.add_argument(
+        "--type",
+        default="fp32",
+        metavar="LIST",
+        help=f"some of {','.join(ONNX_TYPES)}, comma-separated (default: %(default)s)",
+    )
+    _add_force(onnx)
+    onnx.set_defaults(func=_run_onnx)
+
     synthetic = commands.add_parser(
         "synthetic", help="write a checkpoint with made-up weights", description=_SYNTHETIC_DESCRIPTION
     )
@@ -92,6 +118,18 @@ def _run_gguf(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_onnx(args: argparse.Namespace) -> int:
+    types = name_list("--type", args.type, ONNX_TYPES)
+    # Only with these is there anything to import.
+    require_packages()
+    from .onnx_export import export_onnx
+
+    with progress_bar() as on_progress:
+        paths = export_onnx(args.checkpoint, args.out, types=types, force=args.force, on_progress=on_progress)
+    print(*paths, sep="\n")
+    return 0
+
+
 def _run_synthetic(args: argparse.Namespace) -> int:
     with progress_bar() as on_progress:
         folder = write_synthetic(args.size, args.out, args.seed, force=args.force, on_progress=on_progress)
@@ -102,7 +140,8 @@ def _run_synthetic(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `python -m pocketvlm.export ARGUMENTS` and returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m pocketvlm.export", description="Write model files: synthetic checkpoints and GGUF."
+        prog="python -m pocketvlm.export",
+        description="Write model files: GGUF, ONNX and synthetic checkpoints.",
     )
     add_commands(parser)
     args = parser.parse_args(argv)

@@ -21,8 +21,8 @@ def output_folder(out: Path, *, force: bool, replaceable: tuple[str, ...]) -> It
     Args:
         out: The folder to make. Its parents are created.
         force: Whether a folder that is already there, and not empty, may be replaced.
-        replaceable: Patterns of the file names that an earlier run may have left in `out`. A folder that
-            holds anything else is never replaced.
+        replaceable: Patterns of the files that an earlier run may have left in `out`, such as "*.gguf" and
+            "onnx/*.onnx". A folder that holds any other file is never replaced.
 
     Raises:
         InputError: `out` is there and must not be replaced.
@@ -64,9 +64,16 @@ def _require_replaceable(out: Path, force: bool, replaceable: tuple[str, ...]) -
         return
     if not out.is_dir():
         raise InputError(f"{out}: is a file, expected a folder or nothing")
-    found = sorted(out.iterdir())
+    found = sorted(out.rglob("*"))
     if found and not force:
         raise InputError(f"{out}: is not empty; --force replaces it")
     for path in found:
-        if not path.is_file() or not any(path.match(pattern) for pattern in replaceable):
+        if not any(_is_written_as(path, path.relative_to(out), Path(pattern)) for pattern in replaceable):
             raise InputError(f"{path}: was not written by this command, so {out} is not replaced")
+
+
+def _is_written_as(path: Path, relative: Path, pattern: Path) -> bool:
+    """Whether `path` is a file that matches a pattern part by part, or a folder on the way to such files."""
+    if path.is_dir() and not path.is_symlink():
+        return relative in pattern.parents
+    return path.is_file() and len(relative.parts) == len(pattern.parts) and relative.match(str(pattern))

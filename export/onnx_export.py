@@ -1,0 +1,187 @@
+"""The pipeline of `pocketvlm export onnx`: a checkpoint in, the ONNX file set of Hugging Face's clients out.
+
+The graphs are built by `onnx_vision`, `onnx_embedding` and `onnx_decoder`, and checked by `onnx_check`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import _core
+from ..config import ModelConfig, ProcessorConfig
+from ..errors import InputError
+from .checkpoint import Checkpoint
+from .equalization import Equalization
+from .onnx_check import Checked, check_type, compute_expected
+from .onnx_decoder import build_decoder
+from .onnx_embedding import build_embedding
+from .onnx_graph import GraphBuilder
+from .onnx_model import EMBED_TOKENS, GRAPHS, VISION_ENCODER, graph_file
+from .onnx_requirements import require_packages
+from .onnx_types import TYPES, OnnxType
+from .onnx_vision import build_vision
+from .onnx_weights import Weights
+from .output_folder import output_folder
+from .progress import OnProgress
+from .tensor_map import LM_HEAD, all_tensors
+
+REPORT = "export_report.json"
+
+_CHECKPOINT_STAGE = "running the checkpoint"
+
+# Copied beside the folder of graphs where the checkpoint has them; config.json is written anew.
+_COPIED = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+_REPLACEABLE = ("config.json", REPORT, *_COPIED, "onnx/*.onnx", "onnx/*.onnx_data")
+
+
+def export_onnx(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    types: Sequence[str] = ("fp32",),
+    threads: int | None = None,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> list[Path]:
+    """Exports a Hugging Face folder to ONNX graphs with their weights, configurations and tokenizer.
+
+    Args:
+        checkpoint: A folder with config.json, safetensors, tokenizer and processor files.
+        out: The folder to write. It appears when it is complete.
+        types: Names of `onnx_types.TYPES`; each gives three graphs.
+        threads: To check the files with; as many as this process may use if not given.
+        force: Replace an earlier export in `out`.
+        on_progress: Called with (file name or step, steps done, steps in total).
+
+    Returns:
+        The paths of the graphs.
+
+    Raises:
+        FormatError: The checkpoint is incomplete or damaged.
+        UnsupportedError: It is of another architecture, a value does not fit a type, or a package is missing
+            or of another version.
+        InputError: A type is unknown; `out` is there and `force` is not given.
+        BackendError: onnxruntime does not run a graph.
+        Error: The disk is full, or a graph does not compute what the checkpoint does.
+    """
+    if not types:
+        raise InputError("types is empty, expected some of " + ", ".join(TYPES))
+    for name in types:
+        if name not in TYPES:
+            raise InputError(f"type is {name!r}, expected one of {', '.join(TYPES)}")
+    chosen = [TYPES[name] for name in dict.fromkeys(types)]
+    threads = threads or _core.default_threads()
+    versions = require_packages()
+    with Checkpoint(checkpoint) as source:
+        processor = ProcessorConfig.from_folder(source.folder)
+        processor.require_match(source.config, str(source.folder))
+        with output_folder(Path(out), force=force, replaceable=_REPLACEABLE) as folder:
+            for name in _COPIED:
+                if (source.folder / name).exists():
+                    shutil.copyfile(source.folder / name, folder / name)
+            _write_config(source.folder / "config.json", source.config, chosen, folder / "config.json")
+            graphs = folder / "onnx"
+            graphs.mkdir()
+            stages = [graph_file(graph, type) for type in chosen for graph in GRAPHS]
+            stages += [_CHECKPOINT_STAGE, *(f"checking {type.name}" for type in chosen)]
+
+            def advance(stage: str) -> None:
+                if on_progress is not None:
+                    on_progress(stage, stages.index(stage), len(stages))
+
+            specs = [
+                spec
+                for spec in all_tensors(source.config)
+                if not (spec.hf_name == LM_HEAD and source.has_shared_head)
+            ]
+            plain = Weights(source)
+            evened = plain
+            if any(type.bits is not None for type in chosen):
+                evened = Weights(source, Equalization(source, specs))
+            for type in chosen:
+                weights = plain if type.bits is None else evened
+                for graph in GRAPHS:
+                    advance(graph_file(graph, type))
+                    _write_graph(source, weights, graph, type, graphs / graph_file(graph, type))
+            advance(_CHECKPOINT_STAGE)
+            expected = compute_expected(source, folder, threads)
+            found: dict[str, Checked] = {}
+            for type in chosen:
+                advance(f"checking {type.name}")
+                found[type.name] = check_type(graphs, type, source.config, expected, threads)
+            _write_report(source, versions, found, folder)
+    return [Path(out) / "onnx" / graph_file(graph, type) for type in chosen for graph in GRAPHS]
+
+
+def _write_report(
+    source: Checkpoint, versions: dict[str, str], found: dict[str, Checked], folder: Path
+) -> None:
+    """Writes what was exported and how far it is from the checkpoint."""
+    report = {
+        "checkpoint": {"name": source.name, "revision": source.revision},
+        "versions": versions,
+        "types": {
+            name: {
+                "files": {
+                    graph: {
+                        "name": graph_file(graph, TYPES[name]),
+                        "nbytes": (path := folder / "onnx" / graph_file(graph, TYPES[name])).stat().st_size,
+                        "data_nbytes": path.with_name(f"{path.name}_data").stat().st_size,
+                        "relative_error": checked.relative_errors[graph],
+                    }
+                    for graph in GRAPHS
+                },
+                "decoder_agreement": asdict(checked.agreement),
+            }
+            for name, checked in found.items()
+        },
+    }
+    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_graph(source: Checkpoint, weights: Weights, name: str, type: OnnxType, path: Path) -> None:
+    with GraphBuilder(path) as graph:
+        if name == VISION_ENCODER:
+            build_vision(graph, source.config, weights, type)
+        elif name == EMBED_TOKENS:
+            build_embedding(graph, source.config.text, weights, type)
+        else:
+            build_decoder(graph, source.config.text, weights, type, has_shared_head=source.has_shared_head)
+        graph.save(
+            metadata={
+                "graph": name,
+                "type": type.name,
+                "checkpoint": source.name,
+                "revision": source.revision,
+            }
+        )
+
+
+def _write_config(source: Path, config: ModelConfig, types: Sequence[OnnxType], target: Path) -> None:
+    """Writes config.json with what transformers.js needs to know: which files there are, and their cache."""
+    values: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    # Sizes that a config may leave to class defaults, which transformers.js does not know.
+    text = values.setdefault("text_config", {})
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"):
+        if text.get(key) is None:
+            text[key] = getattr(config.text, key)
+    values["transformers.js_config"] = (values.get("transformers.js_config") or {}) | {
+        "use_external_data_format": True,
+        "kv_cache_dtype": {type.name: type.cache_dtype for type in types if type.cache_dtype != "float32"},
+    }
+    target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
