@@ -6,7 +6,7 @@ Long calls release the GIL, poll `stop` (errors.Cancelled) and run signal handle
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, Never, TypeAlias
+from typing import Any, Never, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,6 +220,30 @@ class Model(metaclass=_Pybind11Type):
     def trace_text(
         self, token_ids: NDArray[np.int32], image_features: NDArray[np.float32], image_token_id: int
     ) -> dict[str, NDArray[np.float32]]: ...
+
+class _TextReader(Protocol):
+    @property
+    def max_positions(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+    def read_prompt(self, on_progress: Callable[[int, int], None]) -> NDArray[np.float32]: ...
+    def read_token(self, token_id: int) -> NDArray[np.float32]: ...
+    def truncate(self, length: int) -> None: ...
+
+def generate_with(
+    reader: _TextReader,
+    token_ids: NDArray[np.int32],
+    *,
+    vocab_size: int,
+    max_new_tokens: int,
+    stop_token_ids: list[int],
+    ignore_eos: bool,
+    on_token: Callable[[int, int], bool] | None,
+    sampling: SamplingOptions,
+    n: int,
+    logprobs: int | None,
+    on_progress: _Progress | None,
+) -> GenerateResult: ...
 
 class GgufFile(metaclass=_Pybind11Type):
     def __init__(self, path: str | PathLike[str]) -> None: ...

@@ -25,6 +25,7 @@ from .backends import BACKENDS
 from .engine import Model, load
 from .errors import Error, InputError, UnsupportedError
 from .image_modes import Tiles
+from .onnx_names import SUFFIXES as ONNX_TYPES
 from .processor import ImageSize
 from .result import GenerationResult
 from .sampling import SamplingKeywords
@@ -98,9 +99,10 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="native", help=f"what runs the model: {', '.join(BACKENDS)}")
     parser.add_argument(
         "--type",
-        choices=hub.TYPES,
-        default=hub.DEFAULT_TYPE,
-        help="what to convert checkpoints to (%(default)s)",
+        choices=tuple(dict.fromkeys((*hub.TYPES, *ONNX_TYPES))),
+        metavar="TYPE",
+        help=f"what to convert checkpoints to: {', '.join(hub.TYPES)} ({hub.DEFAULT_TYPE}); "
+        f"with --backend onnx, which files to open: {', '.join(ONNX_TYPES)}",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with")
     parser.add_argument("--isa", metavar="ROW", help="kernels to use (POCKETVLM_ISA, else the best)")
@@ -266,7 +268,7 @@ def _describe(args: argparse.Namespace) -> int:
 def _default_model(args: argparse.Namespace) -> str:
     """Returns the folder of the model to use if none is named; an error offers one that needs no network."""
     try:
-        return str(hub.resolve(DEFAULT_MODEL, type=args.type).folder)
+        return str(hub.resolve(DEFAULT_MODEL, type=args.type or hub.DEFAULT_TYPE).folder)
     except Error as error:
         command = shlex.join(["pocketvlm", "describe", *args.images, "-m", hub.DEMO_MODEL])
         raise UnsupportedError(

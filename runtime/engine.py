@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import _core, hub
+from . import _core
 from .arguments import read_integer, read_strings
-from .backends import Backend, Generated, ProgressCallback, open_backend, require_backend
+from .backends import Backend, Files, Generated, ProgressCallback, find_files, open_backend, require_backend
 from .camera_frame import CameraFrame
 from .config import ModelConfig
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
@@ -42,7 +42,7 @@ def load(
     source: str | os.PathLike[str],
     *,
     backend: str = "native",
-    type: str = hub.DEFAULT_TYPE,
+    type: str | None = None,
     threads: int | None = None,
     isa: str | None = None,
     vision_compute: str = "auto",
@@ -55,9 +55,11 @@ def load(
         source: The folder of an exported model, the folder of a Hugging Face checkpoint, a hub id, or "demo",
             the small model that comes with the package. Checkpoints are converted once, into a cache
             (`POCKETVLM_CACHE` names another folder for it).
-        backend: What runs it; `pocketvlm info` lists what there is.
-        type: What to convert a checkpoint to: "q8_0", "q4_0", "bf16", "f16" or "f32". An exported model keeps
-            the type it has.
+        backend: "native": our own engine. "onnx": onnxruntime, on a folder of ONNX graphs in the form of
+            `pocketvlm export onnx` and of those on the hub; needs the extra `onnx`.
+        type: For the native backend, what to convert a checkpoint to: "q8_0", the default, "q4_0", "bf16",
+            "f16" or "f32"; an exported model keeps the type it has. For "onnx", which files of the folder to
+            open: "int8", "q4", "fp32" and so on; by default the first there of those that run well.
         threads: Threads to compute with; by default as many as this process may use.
         isa: The row of kernels to use; by default `POCKETVLM_ISA`, else the best for this CPU.
         vision_compute: What the vision tower multiplies in. "auto": what the kernels do fastest with the
@@ -78,7 +80,7 @@ def load(
         read_integer("threads", threads, at_least=1) if threads is not None else _core.default_threads()
     )
     pixel_limit = read_integer("pixel_limit", pixel_limit, at_least=1)
-    files = hub.resolve(source, type=type)
+    files = find_files(backend, source, type)
 
     started = time.perf_counter()
     config = ModelConfig.from_folder(files.folder)
@@ -90,7 +92,7 @@ def load(
         files,
         config,
         pool=pool,
-        isa=isa or os.environ.get("POCKETVLM_ISA") or None,
+        isa=isa,
         vision_compute=vision_compute,
         on_progress=on_progress,
     )
@@ -126,7 +128,7 @@ class Model:
 
     def __init__(
         self,
-        files: hub.ModelFiles,
+        files: Files,
         config: ModelConfig,
         processor: Processor,
         backend: Backend,
@@ -261,10 +263,7 @@ class Model:
         text_config = self.config.text
         return {
             "folder": str(self._files.folder),
-            "text_file": self._files.text.name,
-            "text_file_bytes": self._files.text.stat().st_size,
-            "projector_file": self._files.projector.name,
-            "projector_file_bytes": self._files.projector.stat().st_size,
+            **self._files.info(),
             "backend": self._backend_name,
             "threads": self._pool.num_threads,
             **self._backend.info(),

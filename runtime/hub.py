@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import platformdirs
@@ -48,6 +49,15 @@ class ModelFiles:
     folder: Path
     text: Path
     projector: Path
+
+    def info(self) -> dict[str, Any]:
+        """Returns names and sizes, as `Model.info` has them."""
+        return {
+            "text_file": self.text.name,
+            "text_file_bytes": self.text.stat().st_size,
+            "projector_file": self.projector.name,
+            "projector_file_bytes": self.projector.stat().st_size,
+        }
 
 
 def resolve(source: str | os.PathLike[str], *, type: str = DEFAULT_TYPE) -> ModelFiles:

@@ -63,10 +63,10 @@ def preprocess(
         config = ProcessorConfig.from_folder(config)
     pixels = load_image(image, pixel_limit=pixel_limit)
     plan = modes.plan(ImageSize(*pixels.shape[:2]), config)
-    return _normalize(cut_tiles([pixels], [plan], config, pool=_core.ThreadPool(num_threads)), config)
+    return normalize(cut_tiles([pixels], [plan], config, pool=_core.ThreadPool(num_threads)), config)
 
 
-def _normalize(tiles: NDArray[np.uint8], config: ProcessorConfig) -> NDArray[np.float32]:
+def normalize(tiles: NDArray[np.uint8], config: ProcessorConfig) -> NDArray[np.float32]:
     """uint8 -> float32, both [T, 3, S, S], by a table of what becomes of each of the 256 values."""
     # As the reference: x * rescale_factor in float64, rounded; then (x - mean) / std in float32.
     rescaled = (np.arange(256) * config.rescale_factor).astype(np.float32)

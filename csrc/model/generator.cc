@@ -14,20 +14,19 @@ double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Answers a prompt that is in the cache. logits: those of its last position, [vocab_size]; overwritten.
-GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& prompt,
-                      const GenerateOptions& options, int64_t sequence, TextSession& session, float* logits,
+// Answers a prompt that was read. logits: those of its last position, [vocab_size]; overwritten.
+GenerateResult decode(TextReader& reader, const int32_t* token_ids, int64_t num_prompt_tokens,
+                      const GenerateOptions& options, int64_t sequence, float* logits,
                       const OnToken& on_token, const Progress& progress) {
-    const int64_t vocab_size = model.text.config.vocab_size;
+    const int64_t vocab_size = reader.vocab_size();
     const auto is_stop = [&](int32_t token) {
         const std::vector<int32_t>& ids = options.stop_token_ids;
         return !options.ignore_eos && std::find(ids.begin(), ids.end(), token) != ids.end();
     };
     GenerateResult result{{}, FinishReason::length, {}, 0, 0, {}};
-    result.token_ids.reserve(
-        static_cast<size_t>(std::min(options.max_new_tokens, session.cache.max_positions())));
+    result.token_ids.reserve(static_cast<size_t>(std::min(options.max_new_tokens, reader.max_positions())));
     const Clock::time_point start = Clock::now();
-    Sampler sampler(options.sampling, vocab_size, prompt.token_ids, prompt.num_tokens, sequence);
+    Sampler sampler(options.sampling, vocab_size, token_ids, num_prompt_tokens, sequence);
     while (true) {
         const int32_t token = sampler.next(logits);
         result.token_ids.push_back(token);
@@ -45,14 +44,41 @@ GenerateResult decode(const Model& model, const StopPoll& stop, const Prompt& pr
             result.finish_reason = FinishReason::callback;
             break;
         }
-        if (num_tokens == options.max_new_tokens || session.cache.length() == session.cache.max_positions())
-            break;
-        // A generated image token stands for its own embedding: no id of the prompt is an image token here.
-        prefill(model.text, model.compute(), stop, {&token, 1, nullptr, 0, -1}, session, logits);
+        if (num_tokens == options.max_new_tokens || reader.length() == reader.max_positions()) break;
+        reader.read_token(token, logits);
     }
     result.decode_s = seconds_since(start);
     return result;
 }
+
+// Our own model, a prompt, and the session that it is read into.
+class SessionReader final : public TextReader {
+  public:
+    SessionReader(const Model& model, const StopPoll& stop, const Prompt& prompt, TextSession& session)
+        : model_(model), stop_(stop), prompt_(prompt), session_(session) {}
+
+    int64_t vocab_size() const override { return model_.text.config.vocab_size; }
+    int64_t max_positions() const override { return session_.cache.max_positions(); }
+    int64_t length() const override { return session_.cache.length(); }
+
+    void read_prompt(float* logits, const Progress& progress) override {
+        prefill(model_.text, model_.compute(), stop_, prompt_, session_, logits,
+                [&](int64_t done, int64_t total) {
+                    if (progress) progress("prefill", done, total);
+                });
+    }
+    void read_token(int32_t token, float* logits) override {
+        // A generated image token stands for its own embedding: no id of this prompt is an image token.
+        prefill(model_.text, model_.compute(), stop_, {&token, 1, nullptr, 0, -1}, session_, logits);
+    }
+    void truncate(int64_t length) override { session_.cache.truncate(length); }
+
+  private:
+    const Model& model_;
+    const StopPoll& stop_;
+    const Prompt& prompt_;
+    TextSession& session_;
+};
 
 }  // namespace
 
@@ -72,25 +98,30 @@ void check_generate_options(const GenerateOptions& options, int64_t vocab_size) 
 GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& prompt,
                         const GenerateOptions& options, TextSession& session, const OnToken& on_token,
                         const Progress& progress) {
-    std::vector<float> logits(static_cast<size_t>(model.text.config.vocab_size));
+    SessionReader reader(model, stop, prompt, session);
+    return generate(reader, prompt.token_ids, prompt.num_tokens, options, on_token, progress);
+}
+
+GenerateResult generate(TextReader& reader, const int32_t* token_ids, int64_t num_tokens,
+                        const GenerateOptions& options, const OnToken& on_token, const Progress& progress) {
+    std::vector<float> logits(static_cast<size_t>(reader.vocab_size()));
     const Clock::time_point start = Clock::now();
-    prefill(model.text, model.compute(), stop, prompt, session, logits.data(),
-            [&](int64_t done, int64_t total) {
-                if (progress) progress("prefill", done, total);
-            });
+    reader.read_prompt(logits.data(), progress);
     const double prefill_s = seconds_since(start);
 
-    const int64_t prompt_end = session.cache.length();
+    const int64_t prompt_end = reader.length();
     const std::vector<float> prompt_logits = options.n > 1 ? logits : std::vector<float>();
-    GenerateResult first =
-        decode(model, stop, prompt, options, 0, session, logits.data(), on_token, progress);
-    first.prefill_s = prefill_s;
+    const auto answer = [&](int64_t sequence) {
+        GenerateResult result =
+            decode(reader, token_ids, num_tokens, options, sequence, logits.data(), on_token, progress);
+        result.prefill_s = prefill_s;
+        return result;
+    };
+    GenerateResult first = answer(0);
     for (int64_t sequence = 1; sequence < options.n; ++sequence) {
-        session.cache.truncate(prompt_end);
+        reader.truncate(prompt_end);
         logits = prompt_logits;
-        first.alternatives.push_back(
-            decode(model, stop, prompt, options, sequence, session, logits.data(), on_token, progress));
-        first.alternatives.back().prefill_s = prefill_s;
+        first.alternatives.push_back(answer(sequence));
     }
     return first;
 }

@@ -37,6 +37,20 @@ struct GenerateResult {
 // other. May throw.
 using OnToken = std::function<bool(int32_t token, int64_t sequence)>;
 
+// A text model with a prompt, as generation sees it: it reads the prompt and then token by token, and each
+// time writes the logits of the last position, [vocab_size]. What runs it may be another engine.
+class TextReader {
+  public:
+    virtual ~TextReader() = default;
+
+    virtual int64_t vocab_size() const = 0;
+    virtual int64_t max_positions() const = 0;
+    virtual int64_t length() const = 0;  // positions read so far
+    virtual void read_prompt(float* logits, const Progress& progress) = 0;
+    virtual void read_token(int32_t token, float* logits) = 0;
+    virtual void truncate(int64_t length) = 0;  // forgets all positions from `length` on
+};
+
 // Throws InputError for an option out of its range.
 void check_generate_options(const GenerateOptions& options, int64_t vocab_size);
 
@@ -47,5 +61,10 @@ void check_generate_options(const GenerateOptions& options, int64_t vocab_size);
 GenerateResult generate(const Model& model, const StopPoll& stop, const Prompt& prompt,
                         const GenerateOptions& options, TextSession& session, const OnToken& on_token,
                         const Progress& progress);
+
+// The same for any reader, whose prompt has these tokens. Throws InputError for logits that are not finite,
+// and what the reader and the callbacks throw.
+GenerateResult generate(TextReader& reader, const int32_t* token_ids, int64_t num_tokens,
+                        const GenerateOptions& options, const OnToken& on_token, const Progress& progress);
 
 }  // namespace pocketvlm

@@ -1,12 +1,15 @@
 // What _core.Model.generate takes and returns, and _core.sampling: the sampler alone, on logits of a test's
 // own.
+#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/philox.h"
@@ -60,6 +63,61 @@ py::array_t<double> probabilities(const OwningSampler& self) {
     return dense;
 }
 
+// A reader that is an object of Python's: properties max_positions and length, methods
+// read_prompt(on_progress) and read_token(token), which return logits, float32 [vocab_size], and
+// truncate(length).
+class PyReader final : public TextReader {
+  public:
+    PyReader(const py::object& reader, int64_t vocab_size) : reader_(reader), vocab_size_(vocab_size) {}
+
+    int64_t vocab_size() const override { return vocab_size_; }
+    int64_t max_positions() const override { return number("max_positions"); }
+    int64_t length() const override { return number("length"); }
+    void read_prompt(float* logits, const Progress& progress) override {
+        const py::gil_scoped_acquire gil;
+        const auto on_progress = [&](int64_t done, int64_t total) {
+            if (progress) progress("prefill", done, total);
+        };
+        take(reader_.attr("read_prompt")(py::cpp_function(on_progress)), logits);
+    }
+    void read_token(int32_t token, float* logits) override {
+        const py::gil_scoped_acquire gil;
+        take(reader_.attr("read_token")(token), logits);
+    }
+    void truncate(int64_t length) override {
+        const py::gil_scoped_acquire gil;
+        reader_.attr("truncate")(length);
+    }
+
+  private:
+    int64_t number(const char* name) const {
+        const py::gil_scoped_acquire gil;
+        return reader_.attr(name).cast<int64_t>();
+    }
+    void take(const py::object& returned, float* logits) const {
+        const auto size = static_cast<py::ssize_t>(vocab_size_);
+        std::copy_n(checked_array<float>(returned, "logits", {size}).data(), vocab_size_, logits);
+    }
+
+    const py::object& reader_;
+    int64_t vocab_size_;
+};
+
+GenerateResult generate_with(const py::object& reader, const py::object& token_ids, int64_t vocab_size,
+                             int64_t max_new_tokens, const std::vector<int32_t>& stop_token_ids,
+                             bool ignore_eos, const std::optional<OnToken>& on_token,
+                             const SamplingOptions& sampling, int64_t n, std::optional<int64_t> logprobs,
+                             const std::optional<Progress>& on_progress) {
+    const GenerateOptions options{max_new_tokens, stop_token_ids, ignore_eos, sampling, n, logprobs};
+    check_generate_options(options, vocab_size);
+    const auto ids = checked_array<int32_t>(token_ids, "token_ids", {"n"});
+    PyReader py_reader(reader, vocab_size);
+    const OnToken call = on_token.value_or(OnToken());
+    const Progress progress = on_progress.value_or(Progress());
+    const py::gil_scoped_release release;
+    return generate(py_reader, ids.data(), ids.shape(0), options, call, progress);
+}
+
 }  // namespace
 
 void bind_generate(py::module_& module) {
@@ -94,6 +152,12 @@ void bind_generate(py::module_& module) {
         .def_readonly("prefill_s", &GenerateResult::prefill_s)
         .def_readonly("decode_s", &GenerateResult::decode_s)
         .def_readonly("alternatives", &GenerateResult::alternatives, "The answers after the first.");
+
+    module.def(
+        "generate_with", &generate_with, py::arg("reader"), py::arg("token_ids"), py::kw_only(),
+        py::arg("vocab_size"), py::arg("max_new_tokens"), py::arg("stop_token_ids"), py::arg("ignore_eos"),
+        py::arg("on_token"), py::arg("sampling"), py::arg("n"), py::arg("logprobs"), py::arg("on_progress"),
+        "Model.generate for a text model that runs elsewhere, seen as csrc/model/generator.h's TextReader.");
 
     py::module_ sampling = module.def_submodule("sampling", "The sampler alone, for tests.");
     sampling.def("philox4x32", &philox4x32, py::arg("counter"), py::arg("key"));

@@ -6,8 +6,10 @@ if __name__ != "pocketvlm.backends":
         "install pocketvlm (pip install .) and import pocketvlm.backends"
     )
 
+import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -16,8 +18,7 @@ from numpy.typing import NDArray
 from .. import _core
 from ..config import ModelConfig
 from ..errors import UnsupportedError
-from ..hub import ModelFiles
-from ..result import TokenLogprobs
+from ..result import TokenLogprob, TokenLogprobs
 from ..sampling import SamplingOptions
 from ..tiles import TileLayout
 
@@ -90,10 +91,23 @@ class Backend(Protocol):
         """Returns what there is to say of it: types, parameters, bytes of the weights, choices made."""
 
 
+class Files(Protocol):
+    """The files of a model, in the form that a backend reads."""
+
+    @property
+    def folder(self) -> Path:
+        """Where config.json, the tokenizer and the processor's configuration are."""
+
+    def info(self) -> dict[str, Any]:
+        """Returns what there is to say of the files: names and sizes."""
+
+
 class _BackendModule(Protocol):
+    def find_files(self, source: str | os.PathLike[str], type: str | None) -> Any: ...
+
     def open_model(
         self,
-        files: ModelFiles,
+        files: Any,
         config: ModelConfig,
         *,
         pool: _core.ThreadPool,
@@ -104,12 +118,27 @@ class _BackendModule(Protocol):
 
 
 # name -> module; imported when asked for, because some bring a foreign runtime along.
-BACKENDS = {"native": ".native"}
+BACKENDS = {"native": ".native", "onnx": ".onnx"}
+
+# What to install for a backend whose packages are not there.
+_EXTRAS = {"onnx": "onnx"}
+
+
+def find_files(name: str, source: str | os.PathLike[str], type: str | None) -> Files:
+    """Finds the files of a model that the backend called `name` reads; `source` and `type` as in `load`.
+
+    Raises:
+        InputError: There is no such model or type.
+        FormatError: Files are missing, damaged, or do not belong together.
+        UnsupportedError: There is no such backend, or its packages are not installed.
+    """
+    files: Files = _module(name).find_files(source, type)
+    return files
 
 
 def open_backend(
     name: str,
-    files: ModelFiles,
+    files: Files,
     config: ModelConfig,
     *,
     pool: _core.ThreadPool,
@@ -125,11 +154,38 @@ def open_backend(
             files need.
         FormatError: A file is damaged, or text and projector do not belong together.
     """
-    require_backend(name)
-    module: _BackendModule = import_module(BACKENDS[name], __name__)
-    return module.open_model(
+    return _module(name).open_model(
         files, config, pool=pool, isa=isa, vision_compute=vision_compute, on_progress=on_progress
     )
+
+
+def read_result(result: _core.GenerateResult, *, with_logprobs: bool) -> Generated:
+    """Returns what the core's generation gave, for a reader of any backend."""
+    logprobs = [
+        TokenLogprobs(token_id, entry.chosen, [TokenLogprob(top.token_id, top.logprob) for top in entry.top])
+        for token_id, entry in zip(result.token_ids, result.logprobs, strict=with_logprobs)
+    ]
+    return Generated(
+        result.token_ids,
+        result.finish_reason,
+        result.prefill_s,
+        result.decode_s,
+        logprobs if with_logprobs else None,
+        tuple(read_result(answer, with_logprobs=with_logprobs) for answer in result.alternatives),
+    )
+
+
+def _module(name: str) -> _BackendModule:
+    require_backend(name)
+    try:
+        module: _BackendModule = import_module(BACKENDS[name], __name__)
+    except ModuleNotFoundError as error:
+        if name not in _EXTRAS or (error.name or "").startswith(__name__.partition(".")[0]):
+            raise
+        raise UnsupportedError(
+            f"backend {name!r} needs the package {error.name}: pip install 'pocketvlm[{_EXTRAS[name]}]'"
+        ) from error
+    return module
 
 
 def require_backend(name: str) -> None:

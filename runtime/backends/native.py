@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .. import _core, hub
 from ..config import ModelConfig
-from ..hub import ModelFiles
-from ..result import TokenLogprob, TokenLogprobs
 from ..sampling import SamplingOptions
 from ..tiles import TileLayout
-from . import Generated, ProgressCallback
+from . import Generated, ProgressCallback, read_result
+
+
+def find_files(source: str | os.PathLike[str], type: str | None) -> hub.ModelFiles:
+    """Finds the GGUF pair, which a checkpoint is converted to first. Errors as `hub.resolve`."""
+    return hub.resolve(source, type=type or hub.DEFAULT_TYPE)
 
 
 def open_model(
-    files: ModelFiles,
+    files: hub.ModelFiles,
     config: ModelConfig,
     *,
     pool: _core.ThreadPool,
@@ -31,7 +35,7 @@ def open_model(
         str(files.text),
         str(files.projector),
         pool=pool,
-        isa=isa,
+        isa=isa or os.environ.get("POCKETVLM_ISA") or None,
         vision_compute=vision_compute,
         on_progress=on_progress,
     )
@@ -85,7 +89,7 @@ class NativeBackend:
             stop=stop,
             on_progress=on_progress,
         )
-        return _read_result(result, with_logprobs=logprobs is not None)
+        return read_result(result, with_logprobs=logprobs is not None)
 
     def info(self) -> dict[str, Any]:
         model = self._model
@@ -97,18 +101,3 @@ class NativeBackend:
             "num_parameters": model.num_parameters,
             "weight_bytes": model.weight_bytes,
         }
-
-
-def _read_result(result: _core.GenerateResult, *, with_logprobs: bool) -> Generated:
-    logprobs = [
-        TokenLogprobs(token_id, entry.chosen, [TokenLogprob(top.token_id, top.logprob) for top in entry.top])
-        for token_id, entry in zip(result.token_ids, result.logprobs, strict=with_logprobs)
-    ]
-    return Generated(
-        result.token_ids,
-        result.finish_reason,
-        result.prefill_s,
-        result.decode_s,
-        logprobs if with_logprobs else None,
-        tuple(_read_result(answer, with_logprobs=with_logprobs) for answer in result.alternatives),
-    )

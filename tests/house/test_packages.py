@@ -73,10 +73,17 @@ def test_the_tests_run_on_the_installed_wheel() -> None:
 
 def test_importing_the_runtime_pulls_in_nothing_heavy(tmp_path: Path) -> None:
     """Stand-ins of the foreign packages are importable here, so that also a guarded import is noticed."""
-    foreign = ["torch", "transformers", "onnxruntime", "llama_cpp", "gguf"]
+    foreign = ["torch", "transformers", "onnx", "onnxruntime", "llama_cpp", "gguf"]
     for name in foreign:
         (tmp_path / f"{name}.py").write_text("")
-    others = ("pocketvlm.export", "pocketvlm.benchmarks", "pocketvlm.demo_model", "pocketvlm.__main__")
+    # Backends on foreign packages are imported when they are asked for.
+    others = (
+        "pocketvlm.export",
+        "pocketvlm.benchmarks",
+        "pocketvlm.demo_model",
+        "pocketvlm.__main__",
+        "pocketvlm.backends.onnx",
+    )
     runtime = [
         module.name
         for module in pkgutil.walk_packages(pocketvlm.__path__, "pocketvlm.")
