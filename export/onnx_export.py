@@ -98,6 +98,7 @@ def export_onnx(
             for name in _COPIED:
                 if (source.folder / name).exists():
                     shutil.copyfile(source.folder / name, folder / name)
+            _write_preprocessor_config(folder)
             _write_config(source.folder / "config.json", source.config, chosen, folder / "config.json")
             graphs = folder / "onnx"
             graphs.mkdir()
@@ -152,6 +153,14 @@ def _write_report(
         },
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_preprocessor_config(folder: Path) -> None:
+    """Writes preprocessor_config.json where transformers 5 has put it into processor_config.json."""
+    target = folder / "preprocessor_config.json"
+    if not target.exists():
+        processor = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+        target.write_text(json.dumps(processor["image_processor"], indent=2) + "\n", encoding="utf-8")
 
 
 def _write_config(source: Path, config: ModelConfig, types: Sequence[OnnxType], target: Path) -> None:
