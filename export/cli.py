@@ -89,6 +89,13 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "alone, which needs the extra [export] (default: %(default)s)",
     )
     onnx.add_argument("--threads", type=positive, metavar="N", help="to check the files with")
+    onnx.add_argument(
+        "--questions",
+        type=positive,
+        metavar="N",
+        help="also ask checkpoint and graphs N questions about drawn pictures, for the report: right answers "
+        "are to be had from the demo model alone, agreement from all",
+    )
     _add_force(onnx)
     onnx.set_defaults(func=_run_onnx)
 
@@ -139,6 +146,7 @@ def _run_onnx(args: argparse.Namespace) -> int:
             types=types,
             via=args.via,
             threads=args.threads,
+            questions=args.questions or 0,
             force=args.force,
             on_progress=on_progress,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..errors import InputError
 from .checkpoint import Checkpoint
 from .onnx_check import Checked, check_type, compute_expected
 from .onnx_model import GRAPHS, graph_file
+from .onnx_quality import measure_quality
 from .onnx_requirements import INSTALL_OPTIMUM, NEEDED_BY_OPTIMUM, require_packages
 from .onnx_types import TYPES, OnnxType
 from .onnx_writer import write_graphs
@@ -28,6 +29,7 @@ REPORT = "export_report.json"
 VIAS = ("direct", "optimum")
 
 _TRACING_STAGE = "tracing"
+_QUESTIONS_STAGE = "asking"
 _CHECKPOINT_STAGE = "running the checkpoint"
 
 # Copied beside the folder of graphs where the checkpoint has them; config.json is written anew.
@@ -52,6 +54,7 @@ def export_onnx(
     types: Sequence[str] = ("fp32",),
     via: str = "direct",
     threads: int | None = None,
+    questions: int = 0,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
@@ -63,6 +66,7 @@ def export_onnx(
         types: Names of `onnx_types.TYPES`; each gives three graphs.
         via: "direct": our own graphs, on onnxruntime's operators. "optimum": what torch traces, fp32 alone.
         threads: To check the files with; as many as this process may use if not given.
+        questions: How many questions about drawn pictures to ask checkpoint and graphs, for the report.
         force: Replace an earlier export in `out`.
         on_progress: Called with (file name or step, steps done, steps in total).
 
@@ -106,6 +110,8 @@ def export_onnx(
             if via == "optimum":
                 stages = [_TRACING_STAGE]
             stages += [_CHECKPOINT_STAGE, *(f"checking {type.name}" for type in chosen)]
+            if questions:
+                stages.append(_QUESTIONS_STAGE)
 
             def advance(stage: str) -> None:
                 if on_progress is not None:
@@ -125,12 +131,22 @@ def export_onnx(
             for type in chosen:
                 advance(f"checking {type.name}")
                 found[type.name] = check_type(graphs, type, source.config, expected, threads)
-            _write_report(source, versions, found, folder)
+            quality: Mapping[str, dict[str, Any]] = {}
+            if questions:
+                advance(_QUESTIONS_STAGE)
+                quality = measure_quality(
+                    source.folder, graphs, chosen, count=questions, threads=threads, work=folder
+                )
+            _write_report(source, versions, found, quality, folder)
     return [Path(out) / "onnx" / graph_file(graph, type) for type in chosen for graph in GRAPHS]
 
 
 def _write_report(
-    source: Checkpoint, versions: dict[str, str], found: dict[str, Checked], folder: Path
+    source: Checkpoint,
+    versions: dict[str, str],
+    found: dict[str, Checked],
+    quality: Mapping[str, dict[str, Any]],
+    folder: Path,
 ) -> None:
     """Writes what was exported and how far it is from the checkpoint."""
     report = {
@@ -149,6 +165,7 @@ def _write_report(
                 },
                 "decoder_agreement": asdict(checked.agreement),
             }
+            | ({"quality": quality[name]} if name in quality else {})
             for name, checked in found.items()
         },
     }
