@@ -47,7 +47,7 @@ PACKAGE_DIR = {
 # The demo model is installed as it is run; the checkpoint that it was exported from stays in the repository.
 PACKAGE_DATA = {
     "pocketvlm": ["py.typed", "_core.pyi"],
-    "pocketvlm.export": ["FORMAT.md", "data/*/*"],
+    "pocketvlm.export": ["FORMAT.md", "ONNX.md", "data/*/*"],
     "pocketvlm.benchmarks": ["run.schema.json"],
     "pocketvlm.demo_model": ["words.txt", "fonts/*", "model/*"],
 }

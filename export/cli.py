@@ -12,7 +12,7 @@ from .gguf_export import EMBEDDING_TYPES, export_gguf
 from .model_files import SIZES
 from .onnx_requirements import require_packages
 from .onnx_types import TYPES as ONNX_TYPES
-from .options import name_list
+from .options import name_list, positive
 from .progress import progress_bar
 from .quantize import TYPES
 from .synthetic import DEFAULT_SEED, write_synthetic
@@ -81,6 +81,21 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"some of {','.join(ONNX_TYPES)}, comma-separated (default: %(default)s)",
     )
+    onnx.add_argument(
+        "--via",
+        choices=("direct", "optimum"),
+        default="direct",
+        help="direct: graphs of onnxruntime's fast operators; optimum: plain ones as torch traces them, fp32 "
+        "alone, which needs the extra [export] (default: %(default)s)",
+    )
+    onnx.add_argument("--threads", type=positive, metavar="N", help="to check the files with")
+    onnx.add_argument(
+        "--questions",
+        type=positive,
+        metavar="N",
+        help="also ask checkpoint and graphs N questions about drawn pictures, for the report: right answers "
+        "are to be had from the demo model alone, agreement from all",
+    )
     _add_force(onnx)
     onnx.set_defaults(func=_run_onnx)
 
@@ -125,7 +140,16 @@ def _run_onnx(args: argparse.Namespace) -> int:
     from .onnx_export import export_onnx
 
     with progress_bar() as on_progress:
-        paths = export_onnx(args.checkpoint, args.out, types=types, force=args.force, on_progress=on_progress)
+        paths = export_onnx(
+            args.checkpoint,
+            args.out,
+            types=types,
+            via=args.via,
+            threads=args.threads,
+            questions=args.questions or 0,
+            force=args.force,
+            on_progress=on_progress,
+        )
     print(*paths, sep="\n")
     return 0
 

@@ -1,13 +1,13 @@
 """The pipeline of `pocketvlm export onnx`: a checkpoint in, the ONNX file set of Hugging Face's clients out.
 
-The graphs are built by `onnx_vision`, `onnx_embedding` and `onnx_decoder`, and checked by `onnx_check`.
+The graphs are written by `onnx_writer`, or traced by `optimum_export`, and checked by `onnx_check`.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,20 @@ from .. import _core
 from ..config import ModelConfig, ProcessorConfig
 from ..errors import InputError
 from .checkpoint import Checkpoint
-from .equalization import Equalization
 from .onnx_check import Checked, check_type, compute_expected
-from .onnx_decoder import build_decoder
-from .onnx_embedding import build_embedding
-from .onnx_graph import GraphBuilder
-from .onnx_model import EMBED_TOKENS, GRAPHS, VISION_ENCODER, graph_file
-from .onnx_requirements import require_packages
+from .onnx_model import GRAPHS, graph_file
+from .onnx_quality import measure_quality
+from .onnx_requirements import INSTALL_OPTIMUM, NEEDED_BY_OPTIMUM, require_packages
 from .onnx_types import TYPES, OnnxType
-from .onnx_vision import build_vision
-from .onnx_weights import Weights
+from .onnx_writer import write_graphs
 from .output_folder import output_folder
 from .progress import OnProgress
-from .tensor_map import LM_HEAD, all_tensors
 
 REPORT = "export_report.json"
+VIAS = ("direct", "optimum")
 
+_TRACING_STAGE = "tracing"
+_QUESTIONS_STAGE = "asking"
 _CHECKPOINT_STAGE = "running the checkpoint"
 
 # Copied beside the folder of graphs where the checkpoint has them; config.json is written anew.
@@ -54,7 +52,9 @@ def export_onnx(
     out: str | Path,
     *,
     types: Sequence[str] = ("fp32",),
+    via: str = "direct",
     threads: int | None = None,
+    questions: int = 0,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
@@ -64,7 +64,9 @@ def export_onnx(
         checkpoint: A folder with config.json, safetensors, tokenizer and processor files.
         out: The folder to write. It appears when it is complete.
         types: Names of `onnx_types.TYPES`; each gives three graphs.
+        via: "direct": our own graphs, on onnxruntime's operators. "optimum": what torch traces, fp32 alone.
         threads: To check the files with; as many as this process may use if not given.
+        questions: How many questions about drawn pictures to ask checkpoint and graphs, for the report.
         force: Replace an earlier export in `out`.
         on_progress: Called with (file name or step, steps done, steps in total).
 
@@ -75,7 +77,7 @@ def export_onnx(
         FormatError: The checkpoint is incomplete or damaged.
         UnsupportedError: It is of another architecture, a value does not fit a type, or a package is missing
             or of another version.
-        InputError: A type is unknown; `out` is there and `force` is not given.
+        InputError: A type is unknown, or not for `via`; `out` is there and `force` is not given.
         BackendError: onnxruntime does not run a graph.
         Error: The disk is full, or a graph does not compute what the checkpoint does.
     """
@@ -84,9 +86,15 @@ def export_onnx(
     for name in types:
         if name not in TYPES:
             raise InputError(f"type is {name!r}, expected one of {', '.join(TYPES)}")
+    if via not in VIAS:
+        raise InputError(f"via is {via!r}, expected one of {', '.join(VIAS)}")
+    if via == "optimum" and set(types) != {"fp32"}:
+        raise InputError(f"types is {', '.join(types)}; by optimum there is fp32 alone")
     chosen = [TYPES[name] for name in dict.fromkeys(types)]
     threads = threads or _core.default_threads()
     versions = require_packages()
+    if via == "optimum":
+        versions = require_packages(NEEDED_BY_OPTIMUM, install=INSTALL_OPTIMUM)
     with Checkpoint(checkpoint) as source:
         processor = ProcessorConfig.from_folder(source.folder)
         processor.require_match(source.config, str(source.folder))
@@ -94,42 +102,51 @@ def export_onnx(
             for name in _COPIED:
                 if (source.folder / name).exists():
                     shutil.copyfile(source.folder / name, folder / name)
+            _write_preprocessor_config(folder)
             _write_config(source.folder / "config.json", source.config, chosen, folder / "config.json")
             graphs = folder / "onnx"
             graphs.mkdir()
             stages = [graph_file(graph, type) for type in chosen for graph in GRAPHS]
+            if via == "optimum":
+                stages = [_TRACING_STAGE]
             stages += [_CHECKPOINT_STAGE, *(f"checking {type.name}" for type in chosen)]
+            if questions:
+                stages.append(_QUESTIONS_STAGE)
 
             def advance(stage: str) -> None:
                 if on_progress is not None:
                     on_progress(stage, stages.index(stage), len(stages))
 
-            specs = [
-                spec
-                for spec in all_tensors(source.config)
-                if not (spec.hf_name == LM_HEAD and source.has_shared_head)
-            ]
-            plain = Weights(source)
-            evened = plain
-            if any(type.bits is not None for type in chosen):
-                evened = Weights(source, Equalization(source, specs))
-            for type in chosen:
-                weights = plain if type.bits is None else evened
-                for graph in GRAPHS:
-                    advance(graph_file(graph, type))
-                    _write_graph(source, weights, graph, type, graphs / graph_file(graph, type))
+            if via == "optimum":
+                # Brings torch along.
+                from .optimum_export import write_graphs_by_optimum
+
+                advance(_TRACING_STAGE)
+                write_graphs_by_optimum(source, graphs)
+            else:
+                write_graphs(source, chosen, graphs, advance)
             advance(_CHECKPOINT_STAGE)
             expected = compute_expected(source, folder, threads)
             found: dict[str, Checked] = {}
             for type in chosen:
                 advance(f"checking {type.name}")
                 found[type.name] = check_type(graphs, type, source.config, expected, threads)
-            _write_report(source, versions, found, folder)
+            quality: Mapping[str, dict[str, Any]] = {}
+            if questions:
+                advance(_QUESTIONS_STAGE)
+                quality = measure_quality(
+                    source.folder, graphs, chosen, count=questions, threads=threads, work=folder
+                )
+            _write_report(source, versions, found, quality, folder)
     return [Path(out) / "onnx" / graph_file(graph, type) for type in chosen for graph in GRAPHS]
 
 
 def _write_report(
-    source: Checkpoint, versions: dict[str, str], found: dict[str, Checked], folder: Path
+    source: Checkpoint,
+    versions: dict[str, str],
+    found: dict[str, Checked],
+    quality: Mapping[str, dict[str, Any]],
+    folder: Path,
 ) -> None:
     """Writes what was exported and how far it is from the checkpoint."""
     report = {
@@ -148,28 +165,19 @@ def _write_report(
                 },
                 "decoder_agreement": asdict(checked.agreement),
             }
+            | ({"quality": quality[name]} if name in quality else {})
             for name, checked in found.items()
         },
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_graph(source: Checkpoint, weights: Weights, name: str, type: OnnxType, path: Path) -> None:
-    with GraphBuilder(path) as graph:
-        if name == VISION_ENCODER:
-            build_vision(graph, source.config, weights, type)
-        elif name == EMBED_TOKENS:
-            build_embedding(graph, source.config.text, weights, type)
-        else:
-            build_decoder(graph, source.config.text, weights, type, has_shared_head=source.has_shared_head)
-        graph.save(
-            metadata={
-                "graph": name,
-                "type": type.name,
-                "checkpoint": source.name,
-                "revision": source.revision,
-            }
-        )
+def _write_preprocessor_config(folder: Path) -> None:
+    """Writes preprocessor_config.json where transformers 5 has put it into processor_config.json."""
+    target = folder / "preprocessor_config.json"
+    if not target.exists():
+        processor = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+        target.write_text(json.dumps(processor["image_processor"], indent=2) + "\n", encoding="utf-8")
 
 
 def _write_config(source: Path, config: ModelConfig, types: Sequence[OnnxType], target: Path) -> None:

@@ -106,7 +106,10 @@ class OnnxModel:
         try:
             if graph not in self._sessions:
                 self._sessions[graph] = self._open(graph)
-            results: list[Any] = self._sessions[graph].run(outputs, feeds)
+            session = self._sessions[graph]
+            known = {spec.name for spec in session.get_inputs() + session.get_overridable_initializers()}
+            feeds = {name: value for name, value in feeds.items() if name in known}
+            results: list[Any] = session.run(outputs, feeds)
         except Exception as error:  # onnxruntime raises a type for each of its status codes
             path = self._folder / graph_file(graph, self._type)
             raise BackendError(f"{path}: onnxruntime failed: {error}") from error

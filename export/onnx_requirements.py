@@ -10,6 +10,12 @@ from ..errors import UnsupportedError
 
 # package -> oldest version, first version too new; pyproject.toml has the same
 NEEDED = {"onnx": ((1, 17), (2,)), "onnxruntime": ((1, 23), (2,))}
+NEEDED_BY_OPTIMUM = NEEDED | {
+    "torch": ((2, 6), (3,)),
+    "transformers": ((4, 57), (4, 58)),
+    "optimum-onnx": ((0, 1), (0, 2)),
+}
+INSTALL_OPTIMUM = "pip install 'pocketvlm[export]'"
 # onnxruntime under other names: built for other processors, and newer than released
 _ALSO = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu", "ort-nightly")}
 

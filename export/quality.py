@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from .gguf_export import export_gguf
 from .outlier_twin import write_outlier_twin
 
 # The longest right answers, five shapes and a sign or six shapes, take far fewer.
-_MAX_NEW_TOKENS = 96
+MAX_NEW_TOKENS = 96
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,20 @@ def prepare_questions(checkpoint: Path, count: int, pool: _core.ThreadPool) -> I
         yield Question(example.kind, example.answer, token_ids, patches)
 
 
+class Answers(Protocol):
+    """Whatever answers questions greedily: `Examinee` has what the methods return."""
+
+    def encode(self, question: Question) -> NDArray[np.float32]: ...
+
+    def answer(self, question: Question, features: NDArray[np.float32]) -> list[int]: ...
+
+    def logits(
+        self, question: Question, features: NDArray[np.float32], token_ids: Sequence[int]
+    ) -> NDArray[np.float32]: ...
+
+    def text(self, token_ids: Iterable[int]) -> str: ...
+
+
 class Exports:
     """The models of a checkpoint and its twins, exported when they are first asked for."""
 
@@ -137,7 +152,7 @@ class Examinee:
             np.array(question.token_ids, np.int32),
             features,
             image_token_id=self._image_token_id,
-            max_new_tokens=_MAX_NEW_TOKENS,
+            max_new_tokens=MAX_NEW_TOKENS,
             stop_token_ids=self._processor.stop_token_ids,
             ignore_eos=False,
             on_token=None,
@@ -159,8 +174,13 @@ class Examinee:
 
     def text(self, token_ids: Iterable[int]) -> str:
         """Returns the text of an answer, without space around it; special tokens give none."""
-        decode = self._processor.tokenizer.decode_bytes
-        return b"".join(map(decode, token_ids)).decode(errors="replace").strip()
+        return answer_text(self._processor, token_ids)
+
+
+def answer_text(processor: Processor, token_ids: Iterable[int]) -> str:
+    """Returns the text of an answer, without space around it; special tokens give none."""
+    decode = processor.tokenizer.decode_bytes
+    return b"".join(map(decode, token_ids)).decode(errors="replace").strip()
 
 
 def ask_reference(
@@ -177,7 +197,7 @@ def ask_reference(
 
 
 def ask(
-    examinee: Examinee,
+    examinee: Answers,
     subject: Subject,
     questions: Sequence[Question],
     references: Sequence[Reference],

@@ -195,3 +195,18 @@ def test_writing_weights_keeps_memory_near_one_piece(large_checkpoint: Path, tmp
     """A piece is 8 MB of random bits and a few arrays of half that; the file is 122 MB."""
     (tmp_path / "config.json").write_bytes((large_checkpoint / "config.json").read_bytes())
     assert peak_above_imports(f"import pathlib; write_weights(pathlib.Path({str(tmp_path)!r}), 0)") < 60
+
+
+def test_onnx(checkpoint: Path, tmp_path: Path) -> None:
+    exported = run("onnx", checkpoint, tmp_path / "out", "--type", "fp32,q4", "--threads", "1")
+    assert (exported.returncode, exported.stderr) == (0, "")
+    graphs = ("vision_encoder", "embed_tokens", "decoder_model_merged")
+    assert exported.stdout.splitlines() == [
+        str(tmp_path / "out" / "onnx" / f"{graph}{suffix}.onnx") for suffix in ("", "_q4") for graph in graphs
+    ]
+    again = run("onnx", checkpoint, tmp_path / "out")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == f"pocketvlm: error: {tmp_path / 'out'}: is not empty; --force replaces it\n"
+    unknown = run("onnx", checkpoint, tmp_path / "other", "--type", "q5")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "--type: found 'q5', expected some of fp32," in unknown.stderr

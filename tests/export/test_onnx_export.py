@@ -118,6 +118,16 @@ def test_config_tells_transformers_js(exported: Exported) -> None:
     assert ModelConfig.from_folder(exported.folder) == exported.config
 
 
+def test_processor_files_of_transformers_5(own_checkpoint: Path, tmp_path: Path) -> None:
+    """Clients look for preprocessor_config.json, which transformers 5 saves inside processor_config.json."""
+    inside = json.loads((own_checkpoint / "preprocessor_config.json").read_text())
+    (own_checkpoint / "preprocessor_config.json").unlink()
+    processor = json.loads((own_checkpoint / "processor_config.json").read_text())
+    (own_checkpoint / "processor_config.json").write_text(json.dumps(processor | {"image_processor": inside}))
+    export_onnx(own_checkpoint, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text()) == inside
+
+
 def test_weights_lie_beside_the_graph(exported: Exported) -> None:
     """Every weight once, in a plain file of the same folder; nothing large in the graph itself."""
     for type in TYPES.values():
