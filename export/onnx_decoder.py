@@ -43,17 +43,18 @@ class _Decoder:
 
     def build(self, head: str) -> None:
         graph, config, type = self._graph, self._config, self._type
-        x = graph.input("inputs_embeds", np.float32, ["batch", "n", config.hidden_size])
-        mask = graph.input("attention_mask", np.int64, ["batch", "total"])
-        self._position_ids = graph.input("position_ids", np.int64, ["batch", "n"])
+        # transformers.js makes an empty cache by the name of this dimension.
+        x = graph.input("inputs_embeds", np.float32, ["batch_size", "n", config.hidden_size])
+        mask = graph.input("attention_mask", np.int64, ["batch_size", "total"])
+        self._position_ids = graph.input("position_ids", np.int64, ["batch_size", "n"])
         for i in range(config.num_hidden_layers):
             for part in ("key", "value"):
-                past: list[Dim] = ["batch", config.num_key_value_heads, "past", config.head_dim]
+                past: list[Dim] = ["batch_size", config.num_key_value_heads, "past", config.head_dim]
                 graph.input(f"past_key_values.{i}.{part}", type.dtype, past)
-        graph.output("logits", np.float32, ["batch", "kept", config.vocab_size])
+        graph.output("logits", np.float32, ["batch_size", "kept", config.vocab_size])
         for i in range(config.num_hidden_layers):
             for part in ("key", "value"):
-                present: list[Dim] = ["batch", config.num_key_value_heads, "past and new", config.head_dim]
+                present: list[Dim] = ["batch_size", config.num_key_value_heads, "past and new", config.head_dim]
                 graph.output(f"present.{i}.{part}", type.dtype, present)
 
         self._add_lengths(mask, x)

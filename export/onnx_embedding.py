@@ -16,8 +16,8 @@ from .tensor_map import EMBED_TOKENS
 
 def build_embedding(graph: GraphBuilder, config: TextConfig, weights: Weights, type: OnnxType) -> None:
     """Adds the nodes and weights of the embedding. Raises FormatError, UnsupportedError, OSError."""
-    ids = graph.input("input_ids", np.int64, ["batch", "n"])
-    embeds = graph.output("inputs_embeds", np.float32, ["batch", "n", config.hidden_size])
+    ids = graph.input("input_ids", np.int64, ["batch_size", "n"])
+    embeds = graph.output("inputs_embeds", np.float32, ["batch_size", "n", config.hidden_size])
     rows = weights.read(EMBED_TOKENS)
     if type.bits is None:
         gathered = graph.op("Gather", [graph.weight(EMBED_TOKENS, to_dtype(rows, type, EMBED_TOKENS)), ids])

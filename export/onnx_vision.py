@@ -43,9 +43,9 @@ class _Vision:
         graph, config = self._graph, self._config
         tile = config.image_size
         pixels = graph.input(
-            "pixel_values", np.float32, ["batch", "num_images", config.num_channels, tile, tile]
+            "pixel_values", np.float32, ["batch_size", "num_images", config.num_channels, tile, tile]
         )
-        mask = graph.input("pixel_attention_mask", np.bool_, ["batch", "num_images", tile, tile])
+        mask = graph.input("pixel_attention_mask", np.bool_, ["batch_size", "num_images", tile, tile])
         features = graph.output(
             "image_features", np.float32, ["tiles", self._model.image_seq_len, self._model.text.hidden_size]
         )

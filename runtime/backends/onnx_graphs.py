@@ -81,13 +81,15 @@ class OnnxGraphs:
         if "pixel_attention_mask" in self._graphs[VISION_ENCODER].inputs:
             feeds["pixel_attention_mask"] = np.ones((1, 1, *pixel_values.shape[1:]), np.bool_)
         features: NDArray[Any] = self._run(VISION_ENCODER, "image_features", feeds)
-        return features.reshape(-1, features.shape[-1]).astype(np.float32, copy=False)
+        flat: FloatArray = features.reshape(-1, features.shape[-1]).astype(np.float32, copy=False)
+        return flat
 
     def embed(self, token_ids: Sequence[int]) -> FloatArray:
         """Returns the embeddings of tokens, [n, hidden_size]."""
         ids = np.array(token_ids, np.int64)[None]
         embeds: NDArray[Any] = self._run(EMBED_TOKENS, "inputs_embeds", {"input_ids": ids})
-        return embeds[0].astype(np.float32, copy=False)
+        of_prompt: FloatArray = embeds[0].astype(np.float32, copy=False)
+        return of_prompt
 
     def new_cache(self, capacity: int) -> OnnxCache:
         """Returns an empty cache with room for `capacity` positions."""
@@ -120,7 +122,7 @@ class OnnxGraphs:
         try:
             for name, array in feeds.items():
                 if name in self._inputs:
-                    binding.bind_cpu_input(name, array)
+                    binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
             binding.bind_output("logits", "cpu")
             for part in self._parts:
                 binding.bind_ortvalue_input(f"past_key_values.{part}", cache.values[part])
@@ -136,7 +138,8 @@ class OnnxGraphs:
             cache.values = dict(zip(self._parts, outputs[1:], strict=True))
         cache.length = total
         logits: NDArray[Any] = outputs[0].numpy()
-        return logits[0, -1].astype(np.float32)
+        last: FloatArray = logits[0, -1].astype(np.float32)
+        return last
 
     def _run(self, graph: str, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
         session = self.open(graph)
