@@ -37,7 +37,7 @@ _BOUNDS = {
     "int8": {EMBED_TOKENS: 0.03, VISION_ENCODER: 0.3, DECODER: 0.3},
     "q4": {EMBED_TOKENS: 0.03, VISION_ENCODER: 0.7, DECODER: 0.7},
 }
-_SAME_BOUNDS = {"q8": "int8", "q4f16": "q4"}
+_SAME_BOUNDS = {"uint8": "int8", "q8": "int8", "q4f16": "q4", "bnb4": "q4"}
 
 _TEXT_TOKENS = 24
 _STEPS = 16

@@ -164,11 +164,11 @@ class _Decoder:
         start = graph.op("Reshape", [graph.op("Neg", [keep]), graph.constant([1], np.int64)])
         end = graph.constant([np.iinfo(np.int64).max], np.int64)
         kept = graph.op("Slice", [normed, start, end, graph.constant([1], np.int64)])
-        logits = linear(graph, kept, self._weights.read(head), self._type, LM_HEAD, bits=self._type.head_bits)
+        logits = linear(graph, kept, self._weights.read(head), self._type, LM_HEAD, self._type.head)
         graph.op("Cast", [logits], name="logits", to=FLOAT)
 
     def _linear(self, x: str, matrix: Floats, name: str) -> str:
-        return linear(self._graph, x, matrix, self._type, name, bits=self._type.bits)
+        return linear(self._graph, x, matrix, self._type, name, self._type.matrices)
 
     def _norm(self, name: str) -> str:
         return self._graph.weight(name, self._weights.read_as(name, self._type))

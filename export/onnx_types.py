@@ -9,6 +9,23 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Quantisation:
+    """How a matrix is rounded.
+
+    Attributes:
+        bits: Per weight, 4 or 8.
+        block_size: Weights that share a scale; None: all of an output channel.
+        is_asymmetric: Whether blocks have a zero point of their own.
+        is_normal_float: Whether the 16 levels are those of NF4, dense around 0, and not equidistant.
+    """
+
+    bits: int
+    block_size: int | None
+    is_asymmetric: bool = False
+    is_normal_float: bool = False
+
+
+@dataclass(frozen=True)
 class OnnxType:
     """One type.
 
@@ -16,20 +33,21 @@ class OnnxType:
         name: As in options, and as transformers.js calls it.
         suffix: Of file names.
         dtype: Of activations inside the graph, of the KV cache and of matrices that are not quantised.
-        bits: Per weight of a quantised matrix; None: none is quantised.
-        head_bits: The same for the head; 8 where `bits` are fewer, since its rounding goes into every logit.
-        block_size: Weights that share a scale; None: all of an output channel.
+        matrices: How matrices are rounded; None: they are of `dtype`.
+        head: The same for the head of the language model, never under 8 bits: its rounding goes into every
+            logit.
     """
 
     name: str
     suffix: str
     dtype: type[np.floating[Any]]
-    bits: int | None = None
-    block_size: int | None = None
+    matrices: Quantisation | None = None
+    head: Quantisation | None = None
 
     @property
-    def head_bits(self) -> int | None:
-        return None if self.bits is None else 8
+    def bits(self) -> int | None:
+        """Per weight of a quantised matrix; None: none is quantised."""
+        return None if self.matrices is None else self.matrices.bits
 
     @property
     def cache_dtype(self) -> str:
@@ -37,14 +55,22 @@ class OnnxType:
         return np.dtype(self.dtype).name
 
 
+_CHANNELS = Quantisation(8, None)
+_UNSIGNED_CHANNELS = Quantisation(8, None, is_asymmetric=True)
+_BLOCKS = Quantisation(4, 32)
+_NORMAL_FLOATS = Quantisation(4, 64, is_normal_float=True)
+_HEAD_BLOCKS = Quantisation(8, 32)
+
 TYPES = {
     onnx_type.name: onnx_type
     for onnx_type in (
         OnnxType("fp32", "", np.float32),
         OnnxType("fp16", "_fp16", np.float16),
-        OnnxType("int8", "_int8", np.float32, bits=8),
-        OnnxType("q8", "_quantized", np.float32, bits=8),
-        OnnxType("q4", "_q4", np.float32, bits=4, block_size=32),
-        OnnxType("q4f16", "_q4f16", np.float16, bits=4, block_size=32),
+        OnnxType("int8", "_int8", np.float32, _CHANNELS, _CHANNELS),
+        OnnxType("uint8", "_uint8", np.float32, _UNSIGNED_CHANNELS, _UNSIGNED_CHANNELS),
+        OnnxType("q8", "_quantized", np.float32, _CHANNELS, _CHANNELS),
+        OnnxType("q4", "_q4", np.float32, _BLOCKS, _HEAD_BLOCKS),
+        OnnxType("q4f16", "_q4f16", np.float16, _BLOCKS, _HEAD_BLOCKS),
+        OnnxType("bnb4", "_bnb4", np.float32, _NORMAL_FLOATS, _HEAD_BLOCKS),
     )
 }

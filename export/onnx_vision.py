@@ -201,9 +201,10 @@ class _Vision:
 
     def _linear(self, x: str, name: str) -> str:
         matrix: Floats = self._weights.read(name)
-        if self._type.bits == 8:
-            return linear_by_integers(self._graph, x, matrix, name)
-        return linear(self._graph, x, matrix, self._type, name, bits=self._type.bits)
+        rule = self._type.matrices
+        if rule is not None and rule.bits == 8:
+            return linear_by_integers(self._graph, x, matrix, name, rule)
+        return linear(self._graph, x, matrix, self._type, name, rule)
 
     def _linear_and_bias(self, x: str, name: str) -> str:
         return self._graph.op("Add", [self._linear(x, f"{name}.weight"), self._weight(f"{name}.bias")])

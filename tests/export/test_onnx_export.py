@@ -94,7 +94,7 @@ def test_the_files_of_published_exports(exported: Exported) -> None:
                     half = is_cache and type.dtype is np.float16
                     assert spec.type == ("tensor(float16)" if half else "tensor(float)")
     names = {path.name for path in (exported.folder / "onnx").iterdir()}
-    suffixes = ["", "_fp16", "_int8", "_quantized", "_q4", "_q4f16"]
+    suffixes = ["", "_fp16", "_int8", "_uint8", "_quantized", "_q4", "_q4f16", "_bnb4"]
     graphs = {f"{graph}{suffix}.onnx" for graph in GRAPHS for suffix in suffixes}
     assert names == graphs | {f"{name}_data" for name in graphs}
     for name in ("tokenizer.json", "generation_config.json", "preprocessor_config.json"):
