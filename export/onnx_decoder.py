@@ -54,7 +54,12 @@ class _Decoder:
         graph.output("logits", np.float32, ["batch_size", "kept", config.vocab_size])
         for i in range(config.num_hidden_layers):
             for part in ("key", "value"):
-                present: list[Dim] = ["batch_size", config.num_key_value_heads, "past and new", config.head_dim]
+                present: list[Dim] = [
+                    "batch_size",
+                    config.num_key_value_heads,
+                    "past and new",
+                    config.head_dim,
+                ]
                 graph.output(f"present.{i}.{part}", type.dtype, present)
 
         self._add_lengths(mask, x)
