@@ -18,6 +18,7 @@
 #include "base/aligned_buffer.h"
 #include "base/check.h"
 #include "base/control_group.h"
+#include "base/wake_elsewhere.h"
 
 namespace pocketvlm {
 namespace {
@@ -100,7 +101,8 @@ struct ThreadPool::State {
     };
 
     struct Shared {
-        explicit Shared(int threads) : shares(static_cast<size_t>(threads)) {}
+        explicit Shared(int threads)
+            : shares(static_cast<size_t>(threads)), workers(static_cast<size_t>(threads - 1)) {}
 
         Command command;
         std::vector<Share> shares;
@@ -109,9 +111,14 @@ struct ThreadPool::State {
         std::atomic<bool> quit{false};
         alignas(kCacheLine) std::mutex one_region;
         std::mutex sleep;
+        struct Worker {
+            std::thread thread;
+            bool sleeps = false;  // these two under the lock
+            WakeElsewhere wake;
+        };
         std::condition_variable wake;  // workers: a region began, or the end
         std::condition_variable done;  // the caller: a worker finished
-        std::vector<std::thread> workers;
+        std::vector<Worker> workers;
     };
     std::unique_ptr<Shared> shared;
 
@@ -119,8 +126,8 @@ struct ThreadPool::State {
 
     void start() {
         shared = std::make_unique<Shared>(num_threads);
-        for (int i = 1; i < num_threads; ++i) {
-            shared->workers.emplace_back([s = shared.get(), i] { work(*s, static_cast<size_t>(i)); });
+        for (size_t i = 0; i < shared->workers.size(); ++i) {
+            shared->workers[i].thread = std::thread([s = shared.get(), i] { work(*s, i + 1); });
         }
     }
 
@@ -169,10 +176,15 @@ struct ThreadPool::State {
         while (true) {
             const auto ready = [&] { return s.command.region.load() != seen || s.quit.load(); };
             if (!spin_until(ready)) {
+                Shared::Worker& self = s.workers[thread - 1];
                 std::unique_lock<std::mutex> lock(s.sleep);
                 s.sleeping_workers.fetch_add(1);
+                self.sleeps = true;
                 s.wake.wait(lock, ready);
+                self.sleeps = false;
                 s.sleeping_workers.fetch_sub(1);
+                lock.unlock();
+                self.wake.after_wake();
             }
             if (s.quit.load()) return;
             seen = s.command.region.load();
@@ -194,6 +206,9 @@ struct ThreadPool::State {
         const uint32_t region = s.command.region.fetch_add(1) + 1;
         if (s.sleeping_workers.load() > 0) {
             const std::lock_guard<std::mutex> lock(s.sleep);
+            for (Shared::Worker& worker : s.workers) {
+                if (worker.sleeps) worker.wake.before_wake(worker.thread.native_handle());
+            }
             s.wake.notify_all();
         }
         take_tasks(s, 0, region);
@@ -219,7 +234,7 @@ struct ThreadPool::State {
             shared->quit.store(true);
         }
         shared->wake.notify_all();
-        for (std::thread& worker : shared->workers) worker.join();
+        for (Shared::Worker& worker : shared->workers) worker.thread.join();
     }
 };
 

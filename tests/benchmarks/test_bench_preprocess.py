@@ -142,7 +142,7 @@ class TestCommand:
         scalar = [["ours, bf16 patch rows, scalar", threads] for threads in "12"]
         assert names[7:] == (scalar if this_machine().isa != "scalar" else [])
         assert [[row[:2] for row in rows] for rows in tables] == [names] * 2
-        assert tables[0][0][4:] == ["1.00x", "-"]
+        assert tables[0][0][5:] == ["1.00x", "-"]
 
         report = json.loads(out.read_text())
         assert report.keys() == {
@@ -200,9 +200,11 @@ class TestCommand:
             ["OpenCV LANCZOS4, resizes alone", "2"],
             ["OpenCV LANCZOS4, normalised", "2"],
         ]
-        assert rows[2][5] == "1.00x"
-        # Each of the four is told before each of its turns, warm-up included.
-        assert sys.modules["cv2"].num_threads == [1, 1, 2, 2] * 3
+        assert rows[2][6] == "1.00x"
+        # Each of the four is told before each of its calls.
+        told = sys.modules["cv2"].num_threads
+        assert told[:8] == [1, 1, 2, 2] * 2
+        assert told[8:] == sorted(told[8:]) and {1, 2} == set(told[8:])
         report = json.loads(out.read_text())
         assert report["absent"] == []
         subjects = report["pictures"][0]["subjects"]
@@ -287,13 +289,14 @@ def test_a_file_that_is_no_program_is_no_interpreter(tmp_path: Path) -> None:
 
 @dataclass
 class Stub:
-    """A subject that notes its turns; its k-th run takes k seconds."""
+    """A subject that notes its turns; its k-th run takes k times `step` seconds."""
 
     name: str
     turns: list[str]
     pixels: NDArray[np.uint8] | None = None
     isa: str | None = None
     threads: int = 1
+    step: float = 1.0
     runs: int = field(default=0, init=False)
 
     @property
@@ -303,7 +306,7 @@ class Stub:
     def run(self) -> float:
         self.turns.append(self.name)
         self.runs += 1
-        return float(self.runs)
+        return self.runs * self.step
 
     def tiles(self) -> NDArray[np.uint8] | None:
         return self.pixels
@@ -317,9 +320,18 @@ class TestMeasuring:
     def test_subjects_take_turns_and_the_first_two_do_not_count(self) -> None:
         turns: list[str] = []
         measured = bench_preprocess.measure([Stub("a", turns), Stub("b", turns, stub_pixels())], 3)
-        assert turns == ["a", "b"] * 5
-        assert [m.seconds for m in measured] == [Spread(median=4.0, min=3.0, max=5.0)] * 2
+        assert turns == ["a", "b"] * 2 + ["a", "a", "b", "b"] * 3
+        assert [m.first_seconds for m in measured] == [Spread(median=5.0, min=3.0, max=7.0)] * 2
+        assert [m.seconds for m in measured] == [Spread(median=6.0, min=4.0, max=8.0)] * 2
         assert [m.equal_pixels for m in measured] == [None, True]
+
+    def test_a_turn_takes_as_many_calls_as_fill_it(self) -> None:
+        turns: list[str] = []
+        (measured,) = bench_preprocess.measure([Stub("quick", turns, step=0.004)], 1)
+        # Runs 3 to 5 take 12 + 16 + 20 ms, which is less than 50, and run 6 another 24.
+        assert len(turns) == 6
+        assert measured.first_seconds.median == pytest.approx(0.012)
+        assert measured.seconds.median == pytest.approx(0.024)
 
     def test_the_first_pixels_are_what_all_others_must_equal(self) -> None:
         wrong = stub_pixels()
@@ -381,7 +393,8 @@ def test_the_table_shows_medians_ends_and_ratios() -> None:
 
     def measured(name: str, title: str, milliseconds: float, **facts: Any) -> Measured:
         seconds = Spread(milliseconds / 1e3, milliseconds / 2e3, milliseconds / 5e2)
-        return Measured(name, title, facts.get("threads", 1), None, facts.get("equal"), seconds)
+        first = Spread(milliseconds / 8e2, 0.0, 1.0)
+        return Measured(name, title, facts.get("threads", 1), None, facts.get("equal"), seconds, first)
 
     report = Report(
         this_machine(),
@@ -402,21 +415,22 @@ def test_the_table_shows_medians_ends_and_ratios() -> None:
         ],
     )
     lines = bench_preprocess.to_text(report).splitlines()
-    assert lines[2:6] == [
+    assert lines[2:7] == [
         "Pillow 13.0.0",
         "An RGB array becomes the input of SmolVLM-256M: longest edge 2048, tiles of 512, LANCZOS, "
         "patches of 16.",
-        "Median of 20 runs in turns, and the lowest and highest; x: how many times as fast by the median.",
+        "Median of 20 turns, and the lowest and highest, of the last of several calls; first: of the",
+        "first, with caches and clock as other subjects left them; x: how many times as fast by the median.",
         "Not measured: OpenCV. To prepare it: install it",
     ]
-    assert lines[7] == (
+    assert lines[8] == (
         "1536x1152 -> 2048x1536: 12 tiles and the global one. Equal in every pixel: transformers, ours."
     )
-    assert lines[9:15] == [
-        "                                                       vs Pillow  vs trans-",
-        "                             threads    ms   low-high    resizes    formers",
-        "---------------------------  -------  ----  ---------  ---------  ---------",
-        "Pillow, resizes alone              1  60.0   30.0-120      1.00x      3.00x",
-        "transformers, PIL processor        1   180   90.0-360     0.333x      1.00x",
-        "ours, bf16 patch rows              2  2.00  1.00-4.00      30.0x      90.0x",
+    assert lines[10:16] == [
+        "                                                       first  vs Pillow  vs trans-",
+        "                             threads    ms   low-high     ms    resizes    formers",
+        "---------------------------  -------  ----  ---------  -----  ---------  ---------",
+        "Pillow, resizes alone              1  60.0   30.0-120   75.0      1.00x      3.00x",
+        "transformers, PIL processor        1   180   90.0-360    225     0.333x      1.00x",
+        "ours, bf16 patch rows              2  2.00  1.00-4.00   2.50      30.0x      90.0x",
     ]

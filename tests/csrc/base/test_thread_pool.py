@@ -1,8 +1,9 @@
-"""The thread pool behind every kernel, seen through a matrix product: sizes, many callers, fork, idleness."""
+"""The thread pool behind every kernel, seen through a resize: sizes, many callers, fork, idleness."""
 
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from pocketvlm.errors import InputError
 
 from ..forking import in_forked_child
 
-SIDE = 64
+SIDE = 512  # which up to eight threads share
 
 
 def resize(pool: _core.ThreadPool, image: np.ndarray) -> np.ndarray:
-    """Work that goes through the pool in many regions."""
-    return _core.preprocess(image, resized=(SIDE, SIDE), split=None, tile_size=32, resample=1, pool=pool)
+    """Work that goes through the pool."""
+    return _core.preprocess(image, resized=(SIDE, SIDE), split=None, tile_size=SIDE, resample=1, pool=pool)
 
 
 @pytest.fixture
@@ -76,3 +77,16 @@ def test_an_idle_pool_uses_no_cpu(image: np.ndarray) -> None:
     before = time.process_time()
     time.sleep(1.0)
     assert time.process_time() - before < 0.1
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="takes two processors to choose from")
+def test_workers_that_were_woken_may_use_all_processors_again(image: np.ndarray) -> None:
+    """They are woken on another processor than the caller's, and must not be kept from it."""
+    pool = _core.ThreadPool(4)
+    allowed = os.sched_getaffinity(0)
+    for _ in range(5):
+        time.sleep(0.02)  # all sleep by then
+        resize(pool, image)
+        time.sleep(0.02)  # the last to wake is awake by then
+        for task in Path("/proc/self/task").iterdir():
+            assert os.sched_getaffinity(int(task.name)) == allowed

@@ -1,159 +1,26 @@
-// Pixels times 22-bit weights by the int8 dot product: a weight is split into three signed bytes, each of
-// which meets four pixels per 32-bit lane. The sum of a lane may wrap on the way: what is asked for fits, and
-// addition modulo 2^32 does not mind the order.
 #include <immintrin.h>
 
 #include "kernels/resize/resize.h"
+#include "kernels/resize/weight_planes.inl"
 
 namespace pocketvlm::avx512_vnni {
 namespace {
 
-constexpr int kPlanes = 3;    // bytes of a weight
-constexpr int kGroup = 4;     // taps of one dot product
-constexpr int kLanes = 16;    // sums of one vector
-constexpr int kQuarters = 4;  // 128-bit parts of one vector, of four sums each
-constexpr int64_t kVector = 64;
-
-// sum += dot of unsigned and signed bytes, four per 32-bit lane. Written as assembly because gcc 12 surrounds
-// the intrinsic with register copies.
-void dot_four(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) noexcept {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+// sum += dot of words, two per 32-bit lane.
+void dot_two(__m512i& sum, __m512i words, __m512i signed_words) noexcept {
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(words), "v"(signed_words));
 }
 
-// Byte `plane` of a weight = sum of byte[p] * 256^p, bytes in [-128, 127].
-uint8_t weight_byte(int32_t weight, int plane) noexcept {
-    for (; plane > 0; --plane) weight = (weight - static_cast<int8_t>(weight)) >> 8;
-    return static_cast<uint8_t>(weight);
+// Word 0 or 1 of a weight = word[0] + word[1] * 2^16, words in [-2^15, 2^15).
+int16_t weight_word(int32_t weight, int word) noexcept {
+    const auto low = static_cast<int16_t>(weight);
+    return word == 0 ? low : static_cast<int16_t>((weight - low) >> 16);
 }
-
-constexpr int32_t kHalf = 1 << (kResizeFractionBits - 1);
-
-// A sum shifted down to a pixel that is not clipped yet.
-__m512i pixels_of(__m512i sum) noexcept { return _mm512_srai_epi32(sum, kResizeFractionBits); }
-
-// The same of the sums of the planes, the lowest first.
-__m512i pixels_of(__m512i low, __m512i middle, __m512i high) noexcept {
-    const __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(high, 16), _mm512_slli_epi32(middle, 8));
-    return pixels_of(_mm512_add_epi32(upper, low));
-}
-
-// Where all pixels of a sum fit the registers, one sum is enough: it is shifted up before the next lower
-// plane.
-__m512i start_of_highest() noexcept { return _mm512_set1_epi32(kHalf >> (8 * (kPlanes - 1))); }
-__m512i next_plane(__m512i sum) noexcept { return _mm512_slli_epi32(sum, 8); }
-
-// In each quarter four pixels of a, b, c and d, one after the other. Packing clips: to int16, then to uint8.
-__m512i pack(__m512i a, __m512i b, __m512i c, __m512i d) noexcept {
-    return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-}
-
-// ---- Columns.
-
-constexpr int kMaxColumnGroups = 64;  // more taps are left to the other kernel
-
-// Four rows of 64 bytes -> four vectors whose 32-bit lanes hold one column of the four rows. Within each 128
-// bits, out[v] has columns 4 v .. 4 v + 3: the order that packing undoes.
-void interleave(const uint8_t* const (&rows)[kGroup], int64_t i, __m512i (&out)[kGroup]) noexcept {
-    const __m512i a = _mm512_loadu_si512(rows[0] + i), b = _mm512_loadu_si512(rows[1] + i);
-    const __m512i c = _mm512_loadu_si512(rows[2] + i), d = _mm512_loadu_si512(rows[3] + i);
-    const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
-    const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
-    out[0] = _mm512_unpacklo_epi16(ab_low, cd_low);
-    out[1] = _mm512_unpackhi_epi16(ab_low, cd_low);
-    out[2] = _mm512_unpacklo_epi16(ab_high, cd_high);
-    out[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
-}
-
-// Four source rows and what two outputs make of them.
-struct ColumnGroup {
-    const uint8_t* rows[kGroup];
-    uint8_t bytes[2][kPlanes][kGroup];
-
-    __m512i weight(int output, int plane) const noexcept {
-        int32_t four;
-        __builtin_memcpy(&four, bytes[output][plane], sizeof four);
-        return _mm512_set1_epi32(four);
-    }
-};
-
-// Up to eight taps, as when an image grows.
-void resize_columns_of_two_groups(const ColumnGroup (&groups)[2], int64_t n, uint8_t* const* dst) noexcept {
-    for (int64_t i = 0; i < n; i += kVector) {
-        __m512i pixels[2][kGroup];
-        for (int g = 0; g < 2; ++g) interleave(groups[g].rows, i, pixels[g]);
-        for (int o = 0; o < 2; ++o) {
-            __m512i sums[kGroup];
-            for (__m512i& sum : sums) sum = start_of_highest();
-            for (int p = kPlanes - 1; p >= 0; --p) {
-                for (int g = 0; g < 2; ++g) {
-                    const __m512i weight = groups[g].weight(o, p);
-                    for (int v = 0; v < kGroup; ++v) dot_four(sums[v], pixels[g][v], weight);
-                }
-                if (p == 0) break;
-                for (__m512i& sum : sums) sum = next_plane(sum);
-            }
-            _mm512_storeu_si512(dst[o] + i, pack(pixels_of(sums[0]), pixels_of(sums[1]), pixels_of(sums[2]),
-                                                 pixels_of(sums[3])));
-        }
-    }
-}
-
-void resize_columns_of_groups(const ColumnGroup* groups, int32_t num_groups, int64_t n,
-                              uint8_t* const* dst) noexcept {
-    for (int64_t i = 0; i < n; i += kVector) {
-        __m512i low[2][kGroup], middle[2][kGroup], high[2][kGroup];
-        for (int o = 0; o < 2; ++o) {
-            for (int v = 0; v < kGroup; ++v) {
-                low[o][v] = _mm512_set1_epi32(kHalf);
-                middle[o][v] = high[o][v] = _mm512_setzero_si512();
-            }
-        }
-        for (int32_t g = 0; g < num_groups; ++g) {
-            __m512i pixels[kGroup];
-            interleave(groups[g].rows, i, pixels);
-            for (int o = 0; o < 2; ++o) {
-                for (int v = 0; v < kGroup; ++v) dot_four(low[o][v], pixels[v], groups[g].weight(o, 0));
-                for (int v = 0; v < kGroup; ++v) dot_four(middle[o][v], pixels[v], groups[g].weight(o, 1));
-                for (int v = 0; v < kGroup; ++v) dot_four(high[o][v], pixels[v], groups[g].weight(o, 2));
-            }
-        }
-        for (int o = 0; o < 2; ++o) {
-            __m512i four[kGroup];
-            for (int v = 0; v < kGroup; ++v) four[v] = pixels_of(low[o][v], middle[o][v], high[o][v]);
-            _mm512_storeu_si512(dst[o] + i, pack(four[0], four[1], four[2], four[3]));
-        }
-    }
-}
-
-}  // namespace
-
-void resize_columns_u8(const uint8_t* const* rows, const int32_t* weights, int32_t count, int64_t n,
-                       uint8_t* const* dst) noexcept {
-    const int32_t num_groups = (count + kGroup - 1) / kGroup;
-    if (num_groups > kMaxColumnGroups) return avx2::resize_columns_u8(rows, weights, count, n, dst);
-
-    ColumnGroup groups[kMaxColumnGroups];
-    const int32_t num_filled = num_groups < 2 ? 2 : num_groups;
-    for (int32_t k = 0; k < num_filled * kGroup; ++k) {
-        const bool is_tap = k < count;
-        ColumnGroup& group = groups[k / kGroup];
-        group.rows[k % kGroup] = rows[is_tap ? k : count - 1];
-        for (int o = 0; o < 2; ++o) {
-            for (int p = 0; p < kPlanes; ++p) {
-                group.bytes[o][p][k % kGroup] = is_tap ? weight_byte(weights[o * count + k], p) : 0;
-            }
-        }
-    }
-    if (num_groups <= 2) return resize_columns_of_two_groups({groups[0], groups[1]}, n, dst);
-    resize_columns_of_groups(groups, num_groups, n, dst);
-}
-
-// ---- Rows.
-namespace {
 
 enum class BlockKind : int32_t {
     any,
     eight_taps,  // two groups, whose pixels are in the same sixteen bytes: an image grows
+    six_taps,    // of the second group two taps at most: a product of words takes both
     in_order,    // output j weighs bytes 4 j .. 4 j + 3 of each group: an image shrinks to a quarter
 };
 
@@ -168,7 +35,8 @@ struct alignas(kVector) GatherBlock {
     BlockKind kind;
     int32_t num_blocks;
     int32_t step;
-    // Followed by the weights, [num_groups, kPlanes, 64].
+    // Followed by the weights, [num_groups, kPlanes, 64]; in the second group of six taps the words of weight
+    // = word[0] + word[1] * 2^16.
 };
 
 struct alignas(kVector) GatherHeader {
@@ -214,6 +82,13 @@ bool is_in_order(const ResizeTaps& taps, const Block& block) noexcept {
     return true;
 }
 
+bool has_six_taps(const ResizeTaps& taps, const Block& block) noexcept {
+    for (int32_t j = 0; j < block.num_outputs; ++j) {
+        if (taps.count[block.x + j] > kGroup + 2) return false;
+    }
+    return true;
+}
+
 // The 64 bytes may start up to three before the first source pixel: quarters start at multiples of four from
 // there, and of four ways to place those, the windows may fit only one.
 Block block_at(const ResizeTaps& taps, int32_t x) noexcept {
@@ -229,7 +104,7 @@ Block block_at(const ResizeTaps& taps, int32_t x) noexcept {
     if (is_in_order(taps, block)) {
         block.kind = BlockKind::in_order;
     } else if (block.num_groups == 2 && reaches(taps, block, 2 * kGroup)) {
-        block.kind = BlockKind::eight_taps;
+        block.kind = has_six_taps(taps, block) ? BlockKind::six_taps : BlockKind::eight_taps;
     }
     return block;
 }
@@ -306,9 +181,16 @@ void gather_pack(const ResizeTaps& taps, std::byte* packed) noexcept {
             }
             for (int32_t k = 0; k < block.num_groups * kGroup; ++k) {
                 const int32_t weight = weight_of(taps, block, j, k);
-                for (int p = 0; p < kPlanes; ++p) {
-                    weights[((k / kGroup) * kPlanes + p) * kVector + kGroup * j + k % kGroup] =
-                        weight_byte(weight, p);
+                uint8_t* group = weights + k / kGroup * kGroupBytes + kGroup * j;
+                if (block.kind == BlockKind::six_taps && k >= kGroup) {
+                    if (k >= kGroup + 2) continue;
+                    for (int word = 0; word < 2; ++word) {
+                        const int16_t value = weight_word(weight, word);
+                        __builtin_memcpy(group + word * kVector + 2 * (k - kGroup), &value, sizeof value);
+                    }
+                } else {
+                    for (int p = 0; p < kPlanes; ++p)
+                        group[p * kVector + k % kGroup] = weight_byte(weight, p);
                 }
             }
         }
@@ -361,6 +243,50 @@ class AnyTaps {
     int32_t num_groups_;
 };
 
+// Four blocks in order whose windows follow each other without a gap: a group's pixels are those of the group
+// before, a 32-bit word further on. They are taken from registers, because most loads of 64 bytes that start
+// anywhere touch two cache lines.
+class SlidingTaps {
+  public:
+    static bool fits(const GatherBlock& block) noexcept {
+        // Fewer groups reach less far than what is loaded, more than two vectors.
+        return block.step == kVector && block.num_groups >= 2 && block.num_groups <= kLanes + 1;
+    }
+
+    SlidingTaps(const GatherBlock& block, const std::byte* weights) noexcept
+        : weights_(weights), num_groups_(block.num_groups) {}
+
+    __m512i resize(const uint8_t* const (&windows)[kQuarters]) const noexcept {
+        __m512i low[kQuarters], middle[kQuarters], high[kQuarters], pixels[kQuarters + 1];
+        for (int r = 0; r < kQuarters; ++r) {
+            low[r] = _mm512_set1_epi32(kHalf);
+            middle[r] = high[r] = _mm512_setzero_si512();
+            pixels[r] = _mm512_loadu_si512(windows[r]);
+        }
+        pixels[kQuarters] = _mm512_loadu_si512(windows[kQuarters - 1] + kVector);
+        __m512i words = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        for (int32_t g = 0; g < num_groups_; ++g) {
+            const std::byte* group = weights_ + g * kGroupBytes;
+            const __m512i low_weight = _mm512_load_si512(group);
+            const __m512i middle_weight = _mm512_load_si512(group + kVector);
+            const __m512i high_weight = _mm512_load_si512(group + 2 * kVector);
+            for (int r = 0; r < kQuarters; ++r) {
+                const __m512i four = _mm512_permutex2var_epi32(pixels[r], words, pixels[r + 1]);
+                dot_four(low[r], four, low_weight);
+                dot_four(middle[r], four, middle_weight);
+                dot_four(high[r], four, high_weight);
+            }
+            words = _mm512_add_epi32(words, _mm512_set1_epi32(1));
+        }
+        for (int r = 0; r < kQuarters; ++r) low[r] = pixels_of(low[r], middle[r], high[r]);
+        return pack(low[0], low[1], low[2], low[3]);
+    }
+
+  private:
+    const std::byte* weights_;
+    int32_t num_groups_;
+};
+
 class EightTaps {
   public:
     EightTaps(const GatherBlock& block, const std::byte* weights) noexcept
@@ -397,6 +323,44 @@ class EightTaps {
     __m512i quarter_, byte_, byte_of_next_, weights_[2][kPlanes];
 };
 
+class SixTaps {
+  public:
+    SixTaps(const GatherBlock& block, const std::byte* weights) noexcept
+        : quarter_(_mm512_load_si512(block.quarter)), byte_(_mm512_load_si512(block.byte)) {
+        // The first two bytes of each lane twice, counted from four pixels on; the repeated ones give zero.
+        const __m512i twice = _mm512_shuffle_epi8(
+            byte_, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, 8, 8, 9, 9, 12, 12, 13, 13)));
+        words_of_next_ = _mm512_or_si512(_mm512_add_epi8(twice, _mm512_set1_epi8(kGroup)),
+                                         _mm512_set1_epi16(static_cast<int16_t>(0x8000)));
+        for (int p = 0; p < kPlanes; ++p) weights_[p] = _mm512_load_si512(weights + p * kVector);
+        for (int w = 0; w < 2; ++w) words_[w] = _mm512_load_si512(weights + kGroupBytes + w * kVector);
+    }
+
+    __m512i resize(const uint8_t* const (&windows)[kQuarters]) const noexcept {
+        __m512i four[kQuarters], two[kQuarters], sums[kQuarters];
+        for (int r = 0; r < kQuarters; ++r) {
+            const __m512i window = _mm512_permutexvar_epi32(quarter_, _mm512_loadu_si512(windows[r]));
+            four[r] = _mm512_shuffle_epi8(window, byte_);
+            two[r] = _mm512_shuffle_epi8(window, words_of_next_);
+            sums[r] = start_of_highest();
+        }
+        for (int r = 0; r < kQuarters; ++r) dot_two(sums[r], two[r], words_[1]);
+        for (int p = kPlanes - 1; p >= 0; --p) {
+            for (int r = 0; r < kQuarters; ++r) dot_four(sums[r], four[r], weights_[p]);
+            if (p == 0) break;
+            for (int r = 0; r < kQuarters; ++r) sums[r] = next_plane(sums[r]);
+        }
+        for (int r = 0; r < kQuarters; ++r) {
+            dot_two(sums[r], two[r], words_[0]);
+            sums[r] = pixels_of(sums[r]);
+        }
+        return pack(sums[0], sums[1], sums[2], sums[3]);
+    }
+
+  private:
+    __m512i quarter_, byte_, words_of_next_, weights_[kPlanes], words_[2];
+};
+
 // One after the other the outputs of four windows, from fours of them in turn.
 __m512i in_turn(__m512i fours) noexcept {
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
@@ -412,19 +376,22 @@ void store_rows(__m512i fours, uint8_t* const* dst, int64_t x) noexcept {
     _mm_storeu_si128(at(dst[3]), _mm512_extracti32x4_epi32(rows, 3));
 }
 
-// All rows of the blocks that are described at once; the outputs of the first start at x. gcc 12 keeps sums
-// in registers only where the loops over them lie within another one.
-template <typename Taps>
+// All rows of the blocks that are described at once; the outputs of the first start at x. Four of them at a
+// time are resized by AlongRow, the rest by Taps. gcc 12 keeps sums in registers only where the loops over
+// them lie within another one.
+template <typename Taps, typename AlongRow = Taps>
 void resize_blocks(const uint8_t* const* src, int64_t num_rows, const GatherBlock& block,
                    const std::byte* weights, int64_t x, uint8_t* const* dst) noexcept {
     const Taps taps(block, weights);
+    const AlongRow along_row(block, weights);
     const int64_t base = block.base, step = block.step;
     const int64_t num_together = block.num_blocks / kQuarters * kQuarters;
     for (int64_t row = 0; row < num_rows && num_together > 0; ++row) {
         const uint8_t* window = src[row] + base;
         uint8_t* out = dst[row] + x;
         for (int64_t b = 0; b < num_together; b += kQuarters) {
-            const __m512i fours = taps.resize({window, window + step, window + 2 * step, window + 3 * step});
+            const __m512i fours =
+                along_row.resize({window, window + step, window + 2 * step, window + 3 * step});
             _mm512_storeu_si512(out, in_turn(fours));
             window += kQuarters * step;
             out += kVector;
@@ -454,8 +421,15 @@ void gather_run(const uint8_t* const* src, int64_t num_rows, const std::byte* pa
             case BlockKind::eight_taps:
                 resize_blocks<EightTaps>(src, num_rows, block, packed, b * kLanes, dst);
                 break;
+            case BlockKind::six_taps:
+                resize_blocks<SixTaps>(src, num_rows, block, packed, b * kLanes, dst);
+                break;
             case BlockKind::in_order:
-                resize_blocks<AnyTaps<true>>(src, num_rows, block, packed, b * kLanes, dst);
+                if (SlidingTaps::fits(block)) {
+                    resize_blocks<AnyTaps<true>, SlidingTaps>(src, num_rows, block, packed, b * kLanes, dst);
+                } else {
+                    resize_blocks<AnyTaps<true>>(src, num_rows, block, packed, b * kLanes, dst);
+                }
                 break;
         }
         packed += block.num_groups * kGroupBytes;
