@@ -14,8 +14,9 @@ namespace {
 
 constexpr int64_t kRowBlock = 96;  // rows of activations per task of a product, as model/linear.cc has it
 constexpr int64_t kRowBlockBf16 = 256;
-constexpr int64_t kShortRows = 16;  // of kernels that go over a row once
-constexpr int64_t kQueryRows = 48;  // per task of an attention, as model/vision_encoder.cc has it
+constexpr int64_t kAffineStretch = 128;  // of k, made float32 at a time, as model/linear.cc has it
+constexpr int64_t kShortRows = 16;       // of kernels that go over a row once
+constexpr int64_t kQueryRows = 48;       // per task of an attention, as model/vision_encoder.cc has it
 constexpr int64_t kQueryRowsBf16 = 128;
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -161,6 +162,24 @@ PreparedKernel block_panel_to_bf16(const KernelTable& kernels, const KernelShape
                                    int64_t memory_bytes) {
     return panel_to_bf16(kernels.bf16->*kernel, ceil_divide(shape.k, kI8Block) * block_bytes(kernels.gemm_nr),
                          kernels, shape, memory_bytes);
+}
+
+// A weight [n, k] in float32, a stretch at a time to the same place.
+PreparedKernel dequantize_affine(const KernelTable& kernels, const KernelShape& shape, int64_t memory_bytes) {
+    const int nr = kernels.gemm_nr;
+    const int64_t blocks = ceil_divide(shape.k, kAffineBlockRows), step = kAffineStretch / kAffineBlockRows;
+    const int64_t block_bytes = affine_panel_block_bytes(nr), panel_bytes = blocks * block_bytes;
+    const int64_t num_panels = ceil_divide(shape.n, nr), stretch = kAffineStretch * nr;
+    const Turns<std::byte> panels(num_panels * panel_bytes, memory_bytes);
+    const Turns<float> weights(num_panels * stretch, 0);
+    const auto task = [=, run = kernels.dequantize_affine](int64_t i, int64_t turn) {
+        const std::byte* const panel = panels.of(turn) + i * panel_bytes;
+        for (int64_t block = 0; block < blocks; block += step) {
+            run(panel + block * block_bytes, std::min(step, blocks - block), weights.of(0) + i * stretch);
+        }
+    };
+    return {num_panels, task, static_cast<double>(num_panels * panel_bytes),
+            2.0 * static_cast<double>(num_panels * blocks * kAffineBlockRows * nr)};
 }
 
 // ---- Rows [m, k]. `operations` counts each step of the contract's formula, functions as one.
@@ -435,6 +454,7 @@ const std::vector<KernelCase>& kernel_cases() {
         {"gemm_i8", "int8", gemm_i8, kProducts},
         {"gemm_i4", "int8", gemm_i4, kProducts},
         {"gemm_bf16_bf16", "bf16", gemm_bf16_bf16, kManyRows, true},
+        {"dequantize_affine", "", dequantize_affine, kWeights},
         {"panel_f32_to_bf16", "", float_panel_to_bf16<&Bf16Kernels::panel_f32_to_bf16, 4>, kWeights, true},
         {"panel_f16_to_bf16", "", float_panel_to_bf16<&Bf16Kernels::panel_f16_to_bf16, 2>, kWeights, true},
         {"panel_bf16_to_bf16", "", float_panel_to_bf16<&Bf16Kernels::panel_bf16_to_bf16, 2>, kWeights, true},

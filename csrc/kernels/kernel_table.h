@@ -8,6 +8,7 @@
 
 #include "base/cpu_features.h"
 #include "kernels/attention/attention.h"
+#include "kernels/dequantize/dequantize.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/normalize/normalize.h"
@@ -43,6 +44,7 @@ struct KernelTable {
     GemmFloat* gemm_bf16;
     GemmI8* gemm_i8;
     GemmI8* gemm_i4;
+    DequantizeAffine* dequantize_affine;
     const Bf16Kernels* bf16;  // null: nothing here multiplies bfloat16 fast
     QuantizeRowI8* quantize_row_i8;
     AttendBlockF32* attend_block_f32;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "base/check.h"
+#include "quant/affine_block.h"
 
 namespace pocketvlm {
 namespace {
@@ -16,6 +18,10 @@ constexpr int64_t kRowBlock = 96;
 constexpr int64_t kRowBlockBytes = int64_t{1} << 19;
 constexpr int64_t kPanelsBytes = int64_t{1} << 20;
 constexpr int64_t kRowTile = 32;
+
+// Weights of no type with products become float32 for so much of k at a time.
+constexpr int64_t kAffineStretch = 128;
+constexpr int kMostColumns = 64;  // of a panel
 
 // Rows that one task makes at least, where there are enough.
 constexpr int64_t kRowsMade = 16;
@@ -39,6 +45,10 @@ size_t panel_bytes(PackedType type, int64_t k, const KernelTable& kernels) {
             return static_cast<size_t>(ceil_divide(k, kI8Block) * i8_panel_block_bytes(nr));
         case PackedType::i4:
             return static_cast<size_t>(ceil_divide(k, kI8Block) * i4_panel_block_bytes(nr));
+        case PackedType::affine:
+            return static_cast<size_t>(ceil_divide(k, kAffineBlockRows) * affine_panel_block_bytes(nr));
+        case PackedType::bf16_pairs:
+            return static_cast<size_t>(bf16_padded(k) * nr) * sizeof(BFloat16);
     }
     return 0;
 }
@@ -56,23 +66,59 @@ void pack_float_panel(const GgufTensor& tensor, int64_t first, int nr, std::byte
     }
 }
 
-// Fills one panel of blocks from rows first .. of the tensor; columns without a row have scale zero. `byte`
-// turns a stored byte into a packed one. Both keep four neighbouring bytes of a block together.
-template <typename Block, typename ByteOf>
-void pack_block_panel(const GgufTensor& tensor, int64_t first, int nr, std::byte* panel, const ByteOf& byte) {
+// Fills one panel of blocks from rows first .. of the tensor; columns without a row have scale zero. `packed`
+// turns a stored block into one of the packed type, `byte` its bytes into packed ones. Both keep four
+// neighbouring bytes of a block together.
+template <typename Stored, typename PackedOf, typename ByteOf>
+void pack_block_panel(const GgufTensor& tensor, int64_t first, int nr, std::byte* panel,
+                      const PackedOf& packed, const ByteOf& byte) {
+    using Block = std::decay_t<std::invoke_result_t<PackedOf, const Stored&>>;
     constexpr int kBytes = static_cast<int>(sizeof(Block::qs));
     const int64_t num_blocks = tensor.ne[0] / kI8Block;
-    const auto* rows = reinterpret_cast<const Block*>(tensor.data);
-    constexpr Block kZero{};
+    const auto* rows = reinterpret_cast<const Stored*>(tensor.data);
     for (int64_t b = 0; b < num_blocks; ++b) {
         std::byte* scales = panel + b * nr * static_cast<int64_t>(sizeof(Block));
         std::byte* weights = scales + 2 * nr;
         for (int c = 0; c < nr; ++c) {
-            const Block& block = first + c < tensor.num_rows() ? rows[(first + c) * num_blocks + b] : kZero;
+            const Block block =
+                first + c < tensor.num_rows() ? packed(rows[(first + c) * num_blocks + b]) : Block{};
             std::memcpy(scales + 2 * c, &block.d, sizeof block.d);
             for (int i = 0; i < kBytes; ++i) weights[(i / 4) * 4 * nr + 4 * c + i % 4] = byte(block.qs[i]);
         }
     }
+}
+
+void pack_affine_panel(const GgufTensor& tensor, int64_t first, int nr, std::byte* panel) {
+    static_assert(kAffineBlock == kAffineBlockRows);
+    const auto stored_row = static_cast<size_t>(row_bytes(tensor.type, tensor.ne[0]));
+    for (int64_t b = 0; b < tensor.ne[0] / kAffineBlock; ++b, panel += affine_panel_block_bytes(nr)) {
+        auto* numbers = reinterpret_cast<float*>(panel);
+        auto* values = reinterpret_cast<int8_t*>(numbers + 3 * nr);
+        for (int c = 0; c < nr; ++c) {
+            const bool is_row = first + c < tensor.num_rows();
+            const AffineBlock block =
+                is_row
+                    ? affine_block(tensor.type, tensor.data + static_cast<size_t>(first + c) * stored_row, b)
+                    : AffineBlock{};
+            numbers[c] = block.scales[0];
+            numbers[nr + c] = block.scales[1];
+            numbers[2 * nr + c] = block.offset;
+            for (int i = 0; i < kAffineBlock; ++i) values[i * nr + c] = block.values[i];
+        }
+    }
+}
+
+void pack_i8_panel(const GgufTensor& tensor, int64_t first, const KernelTable& kernels, std::byte* panel) {
+    const auto byte = [&](int8_t weight) {
+        return static_cast<std::byte>(weight + kernels.i8_weight_offset);
+    };
+    const auto as_it_is = [](const block_q8_0& block) { return block; };
+    const auto as_q8 = [](const auto& block) { return as_q8_0(block); };
+    if (tensor.type == QuantType::Q5_0)
+        return pack_block_panel<block_q5_0>(tensor, first, kernels.gemm_nr, panel, as_q8, byte);
+    if (tensor.type == QuantType::IQ4_NL)
+        return pack_block_panel<block_iq4_nl>(tensor, first, kernels.gemm_nr, panel, as_q8, byte);
+    pack_block_panel<block_q8_0>(tensor, first, kernels.gemm_nr, panel, as_it_is, byte);
 }
 
 void pack_panel(PackedType type, const GgufTensor& tensor, int64_t first, const KernelTable& kernels,
@@ -85,12 +131,63 @@ void pack_panel(PackedType type, const GgufTensor& tensor, int64_t first, const 
         case PackedType::bf16:
             return pack_float_panel<uint16_t>(tensor, first, nr, panel);
         case PackedType::i8:
-            return pack_block_panel<block_q8_0>(tensor, first, nr, panel, [&](int8_t weight) {
-                return static_cast<std::byte>(weight + kernels.i8_weight_offset);
-            });
+            return pack_i8_panel(tensor, first, kernels, panel);
         case PackedType::i4:
-            return pack_block_panel<block_q4_0>(tensor, first, nr, panel,
-                                                [](uint8_t pair) { return static_cast<std::byte>(pair); });
+            return pack_block_panel<block_q4_0>(
+                tensor, first, nr, panel, [](const block_q4_0& block) { return block; },
+                [](uint8_t pair) { return static_cast<std::byte>(pair); });
+        case PackedType::affine:
+            return pack_affine_panel(tensor, first, nr, panel);
+        case PackedType::bf16_pairs:
+            return;  // made from one of the others
+    }
+}
+
+// Calls use(first, count, weights) for stretches of k, whose weights are float32 [count, nr] meanwhile.
+template <typename Use>
+void for_affine_stretches(const KernelTable& kernels, const std::byte* panel, int64_t k, const Use& use) {
+    alignas(kCacheLine) float weights[kAffineStretch * kMostColumns];
+    for (int64_t first = 0; first < k; first += kAffineStretch) {
+        const int64_t count = std::min(kAffineStretch, k - first), blocks = count / kAffineBlockRows;
+        kernels.dequantize_affine(panel, blocks, weights);
+        use(first, count, reinterpret_cast<const std::byte*>(weights));
+        panel += blocks * affine_panel_block_bytes(kernels.gemm_nr);
+    }
+}
+
+void multiply_affine(const KernelTable& kernels, const float* x, int64_t rows, const std::byte* panel,
+                     int64_t k, const GemmOutput& output) {
+    GemmOutput part = output;
+    for_affine_stretches(kernels, panel, k, [&](int64_t first, int64_t count, const std::byte* weights) {
+        kernels.gemm_f32(x + first, k, rows, weights, count, part);
+        part.bias = nullptr;
+        part.accumulate = true;
+    });
+}
+
+// Panels of weights, of whatever type but bf16_pairs, as products in bfloat16 read them.
+void panel_to_bf16(PackedType type, const KernelTable& kernels, const std::byte* panel, int64_t k,
+                   BFloat16* out) {
+    const Bf16Kernels& bf16 = *kernels.bf16;
+    switch (type) {
+        case PackedType::f32:
+            return bf16.panel_f32_to_bf16(panel, k, out);
+        case PackedType::f16:
+            return bf16.panel_f16_to_bf16(panel, k, out);
+        case PackedType::bf16:
+            return bf16.panel_bf16_to_bf16(panel, k, out);
+        case PackedType::i8:
+            return bf16.panel_i8_to_bf16(panel, k, out);
+        case PackedType::i4:
+            return bf16.panel_i4_to_bf16(panel, k, out);
+        case PackedType::affine:
+            for_affine_stretches(kernels, panel, k,
+                                 [&](int64_t first, int64_t count, const std::byte* weights) {
+                                     bf16.panel_f32_to_bf16(weights, count, out + first * kernels.gemm_nr);
+                                 });
+            return;
+        case PackedType::bf16_pairs:
+            return;  // are there
     }
 }
 
@@ -130,12 +227,24 @@ PackedType packed_type_of(const std::string& path, const GgufTensor& tensor) {
         case QuantType::BF16:
             return PackedType::bf16;
         case QuantType::Q8_0:
+        case QuantType::Q5_0:
+        case QuantType::IQ4_NL:
             return PackedType::i8;
         case QuantType::Q4_0:
             return PackedType::i4;
+        case QuantType::Q4_1:
+        case QuantType::Q5_1:
+        case QuantType::Q4_K:
+        case QuantType::Q5_K:
+        case QuantType::Q6_K:
+            return PackedType::affine;
     }
     throw UnsupportedError(
         concat(path, ": tensor ", tensor.name, ": type ", traits(tensor.type).name, " cannot run"));
+}
+
+PackedType packed_for_rows(const Compute& compute, PackedType type, int64_t rows) {
+    return activation_type(compute, type, rows) == ActivationType::bf16 ? PackedType::bf16_pairs : type;
 }
 
 size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable& kernels) {
@@ -152,15 +261,24 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
     weight.panels = AlignedBuffer<std::byte>(packed_bytes(type, tensor, compute.kernels));
     const int64_t nr = compute.kernels.gemm_nr;
     const size_t stride = panel_bytes(type, weight.k, compute.kernels);
+    const PackedType unpacked = type == PackedType::bf16_pairs ? packed_type_of("", tensor) : type;
+    const size_t unpacked_stride = panel_bytes(unpacked, weight.k, compute.kernels);
     const auto stored_row = static_cast<size_t>(row_bytes(tensor.type, weight.k));
     const int64_t num_panels = ceil_divide(weight.n, nr);
     const int64_t slice =
         std::max<int64_t>(1, static_cast<int64_t>(kSliceBytes / (stored_row * static_cast<size_t>(nr))));
+    AlignedBuffer<std::byte> room;  // for panels on their way to bf16_pairs
+    if (unpacked != type) room.grow(static_cast<size_t>(std::min(slice, num_panels)) * unpacked_stride);
     for (int64_t first = 0; first < num_panels; first += slice) {
         const int64_t panels = std::min(slice, num_panels - first);
         compute.pool.parallel_for(panels, [&](int64_t p) {
-            pack_panel(type, tensor, (first + p) * nr, compute.kernels,
-                       weight.panels.data() + static_cast<size_t>(first + p) * stride);
+            std::byte* panel = weight.panels.data() + static_cast<size_t>(first + p) * stride;
+            std::byte* first_packed =
+                unpacked == type ? panel : room.data() + static_cast<size_t>(p) * unpacked_stride;
+            pack_panel(unpacked, tensor, (first + p) * nr, compute.kernels, first_packed);
+            if (unpacked == type) return;
+            panel_to_bf16(unpacked, compute.kernels, first_packed, weight.k,
+                          reinterpret_cast<BFloat16*>(panel));
         });
         const int64_t row = first * nr, rows = std::min(panels * nr, weight.n - row);
         if (packed)
@@ -173,7 +291,9 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
 ActivationType activation_type(const Compute& compute, PackedType weight, int64_t rows) {
     const bool quantised = weight == PackedType::i8 || weight == PackedType::i4;
     const Bf16Kernels* bf16 = compute.kernels.bf16;
-    const bool faster = quantised && bf16 != nullptr && bf16->min_rows > 0 && rows >= bf16->min_rows;
+    const bool faster = (quantised || weight == PackedType::affine) && bf16 != nullptr &&
+                        bf16->min_rows > 0 && rows >= bf16->min_rows;
+    if (weight == PackedType::bf16_pairs) return ActivationType::bf16;
     switch (compute.arithmetic) {
         case Arithmetic::bf16:
             return ActivationType::bf16;
@@ -268,6 +388,10 @@ void Linear::run_task(const Compute& compute, const Activations& x, float* y, bo
             return kernels.gemm_i8(x.i8(row, rows), panel, output);
         case PackedType::i4:
             return kernels.gemm_i4(x.i8(row, rows), panel, output);
+        case PackedType::affine:
+            return multiply_affine(kernels, x.f32(row), rows, panel, weight.k, output);
+        case PackedType::bf16_pairs:
+            return;  // in multiply_bf16
     }
 }
 
@@ -304,21 +428,7 @@ void Linear::run_bf16(const Compute& compute, Activations& x, BFloat16* y, int64
 
 void Linear::multiply_bf16(const Compute& compute, Activations& x, const GemmBf16Output& output) const {
     const KernelTable& kernels = compute.kernels;
-    const auto to_bf16 = [&] {
-        switch (weight.type) {
-            case PackedType::f32:
-                return kernels.bf16->panel_f32_to_bf16;
-            case PackedType::f16:
-                return kernels.bf16->panel_f16_to_bf16;
-            case PackedType::bf16:
-                return kernels.bf16->panel_bf16_to_bf16;
-            case PackedType::i8:
-                return kernels.bf16->panel_i8_to_bf16;
-            case PackedType::i4:
-                return kernels.bf16->panel_i4_to_bf16;
-        }
-        return static_cast<PanelToBf16*>(nullptr);
-    }();
+    const bool in_place = weight.type == PackedType::bf16_pairs;
     const int64_t nr = kernels.gemm_nr, k = bf16_padded(weight.k), num_panels = ceil_divide(weight.n, nr);
     const size_t stride = panel_bytes(weight.type, weight.k, kernels);
     const int64_t fitting_rows = kRowBlockBytes / (k * static_cast<int64_t>(sizeof(BFloat16)));
@@ -326,13 +436,17 @@ void Linear::multiply_bf16(const Compute& compute, Activations& x, const GemmBf1
     const int64_t row_blocks = ceil_divide(x.rows(), row_block);
     const int64_t fitting = kPanelsBytes / (nr * k * static_cast<int64_t>(sizeof(BFloat16)));
     const int64_t at_a_time = std::max<int64_t>(fitting, compute.pool.num_threads());
-    BFloat16* panels = x.panels(std::min(at_a_time, num_panels) * nr * k);
+    BFloat16* room = in_place ? nullptr : x.panels(std::min(at_a_time, num_panels) * nr * k);
     for (int64_t first = 0; first < num_panels; first += at_a_time) {
         const int64_t count = std::min(at_a_time, num_panels - first);
-        compute.pool.parallel_for(count, [&](int64_t p) {
-            to_bf16(weight.panels.data() + static_cast<size_t>(first + p) * stride, weight.k,
-                    panels + p * nr * k);
-        });
+        const std::byte* stored = weight.panels.data() + static_cast<size_t>(first) * stride;
+        const BFloat16* panels = in_place ? reinterpret_cast<const BFloat16*>(stored) : room;
+        if (!in_place) {
+            compute.pool.parallel_for(count, [&](int64_t p) {
+                panel_to_bf16(weight.type, kernels, stored + static_cast<size_t>(p) * stride, weight.k,
+                              room + p * nr * k);
+            });
+        }
         compute.pool.parallel_for(count * row_blocks, [&](int64_t task) {
             const int64_t panel = task % count, column = (first + panel) * nr;
             const int64_t row = task / count * row_block;

@@ -33,8 +33,10 @@ struct Compute {
 void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t block,
                     FunctionRef<void(int64_t first, int64_t count)> task);
 
-// Types on disk unpack exactly into few packed types; only these have kernels.
-enum class PackedType { f32, f16, bf16, i8, i4 };
+// Types on disk unpack exactly into few packed types; only these have kernels. bf16_pairs are weights as
+// products in bfloat16 read them, rounded: others become so again and again, a few panels at a time. affine,
+// for the types that fit none of the others, are 8 bits with scales and an offset, and become float32 so.
+enum class PackedType { f32, f16, bf16, i8, i4, affine, bf16_pairs };
 
 // What a product reads its activations as.
 enum class ActivationType { f32, i8, bf16 };
@@ -43,6 +45,8 @@ ActivationType activation_type(const Compute& compute, PackedType weight, int64_
 
 // Throws UnsupportedError, naming the file and the tensor, for a disk type that cannot run.
 PackedType packed_type_of(const std::string& path, const GgufTensor& tensor);
+// The packed type of weights that only ever meet that many rows: bf16_pairs if the product is in bfloat16.
+PackedType packed_for_rows(const Compute& compute, PackedType type, int64_t rows);
 
 // A weight matrix [n, k] in panels of nr rows of W, in the layout of kernels/gemm/gemm.h.
 struct PackedWeight {
@@ -55,8 +59,8 @@ struct PackedWeight {
 // Bytes that a tensor of ne[0] = k and num_rows() = n takes once packed.
 size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable& kernels);
 
-// Packs a tensor in parallel. `type` is its packed_type_of. `packed` hears of each piece of the tensor's
-// stored bytes once it is no longer needed.
+// Packs a tensor in parallel. `type` is its packed_type_of, or bf16_pairs. `packed` hears of each piece of
+// the tensor's stored bytes once it is no longer needed.
 PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute,
                          const std::function<void(const uint8_t* bytes, size_t count)>& packed = {});
 

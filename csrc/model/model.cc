@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <iterator>
 #include <map>
 
 #include "base/check.h"
@@ -20,9 +22,10 @@ std::string layer_name(const char* prefix, int64_t layer, const char* name) {
 // as they are packed, so that little is held twice.
 class Loader {
   public:
-    Loader(const GgufFile& file, const Compute& compute, const std::function<void()>& loaded,
+    // rows: of activations that weights meet at a time; 0 where that is one as well as many.
+    Loader(const GgufFile& file, const Compute& compute, int64_t rows, const std::function<void()>& loaded,
            size_t& weight_bytes)
-        : file_(file), compute_(compute), loaded_(loaded), weight_bytes_(weight_bytes) {}
+        : file_(file), compute_(compute), rows_(rows), loaded_(loaded), weight_bytes_(weight_bytes) {}
 
     // A tensor of n values as float32: norms, biases, position embeddings.
     std::vector<float> vector(const std::string& name, int64_t n) const {
@@ -52,7 +55,8 @@ class Loader {
     // The convolution as a matrix: its stride is its size. Its input is normalised, (p / 255 - mean) / std,
     // while patches hold 2 p - 255: the factor goes into the weights and the rest into the bias, in float32
     // whatever type is stored, because rounding the products to it again would cost what is stored exactly.
-    Linear patch_embedding(const VisionConfig& config) const {
+    // In bfloat16 a weight is two numbers, one of them what the other differs by.
+    Linear patch_embedding(const VisionConfig& config, bool in_bf16) const {
         const int64_t d = config.hidden_size, pixels = config.patch_size * config.patch_size, k = 3 * pixels;
         std::vector<float> weights = vector("v.patch_embd.weight", d * k);
         std::vector<float> bias = vector("v.patch_embd.bias", d);
@@ -66,28 +70,43 @@ class Loader {
             }
             bias[static_cast<size_t>(n)] += static_cast<float>(constant);
         }
+        if (in_bf16) weights = in_two_parts(weights, k);
         const GgufTensor matrix{"v.patch_embd.weight",
                                 QuantType::F32,
-                                {k, d, 1, 1},
+                                {static_cast<int64_t>(weights.size()) / d, d, 1, 1},
                                 2,
                                 reinterpret_cast<const uint8_t*>(weights.data()),
                                 weights.size() * sizeof(float)};
         Linear product;
-        product.weight = pack_weight(PackedType::f32, matrix, compute_);
+        product.weight = pack_weight(in_bf16 ? PackedType::bf16_pairs : PackedType::f32, matrix, compute_);
         product.bias = std::move(bias);
         return product;
     }
 
     Linear packed(const GgufTensor& tensor) const {
         Linear product;
+        const PackedType type = packed_type_of(file_.path(), tensor);
         product.weight =
-            pack_weight(packed_type_of(file_.path(), tensor), tensor, compute_,
+            pack_weight(packed_for_rows(compute_, type, rows_), tensor, compute_,
                         [&](const uint8_t* bytes, size_t count) { file_.give_back(bytes, count); });
         finish(product.weight.panels.bytes());
         return product;
     }
 
   private:
+    // Rows of k weights -> rows of k numbers of 8 bits and the k that they differ by from the weights.
+    static std::vector<float> in_two_parts(const std::vector<float>& weights, int64_t k) {
+        std::vector<float> parts;
+        parts.reserve(2 * weights.size());
+        for (auto row = weights.begin(); row != weights.end(); row += k) {
+            const auto upper = [](float weight) { return bf16_to_fp32(fp32_to_bf16(weight)); };
+            std::transform(row, row + k, std::back_inserter(parts), upper);
+            std::transform(row, row + k, std::back_inserter(parts),
+                           [&](float weight) { return weight - upper(weight); });
+        }
+        return parts;
+    }
+
     void finish(size_t bytes) const {
         weight_bytes_ += bytes;
         loaded_();
@@ -95,6 +114,7 @@ class Loader {
 
     const GgufFile& file_;
     const Compute& compute_;
+    int64_t rows_;
     const std::function<void()>& loaded_;
     size_t& weight_bytes_;
 };
@@ -103,8 +123,6 @@ VisionEncoder load_vision(const Loader& load, const GgufFile& file, const Vision
     VisionEncoder encoder;
     encoder.config = config;
     const int64_t d = config.hidden_size, side = config.patch_size;
-    file.require("v.patch_embd.weight", {side, side, 3, d});
-    encoder.patch_embedding = load.patch_embedding(config);
     file.require("v.position_embd.weight", {d, config.num_patches()});
     encoder.position_embedding = load.vector("v.position_embd.weight", d * config.num_patches());
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
@@ -122,6 +140,9 @@ VisionEncoder load_vision(const Loader& load, const GgufFile& file, const Vision
         layer.fc2 = load.linear_with_bias(name("ffn_down"), d, config.intermediate_size);
         encoder.layers.push_back(std::move(layer));
     }
+    file.require("v.patch_embd.weight", {side, side, 3, d});
+    const bool in_bf16 = encoder.layers.front().q_proj.weight.type == PackedType::bf16_pairs;
+    encoder.patch_embedding = load.patch_embedding(config, in_bf16);
     encoder.post_layernorm_weight = load.vector("v.post_ln.weight", d);
     encoder.post_layernorm_bias = load.vector("v.post_ln.bias", d);
     encoder.connector.projection = load.linear("mm.model.fc.weight", config.projection_dim,
@@ -189,7 +210,10 @@ void check_memory_limit(const Model& model, const TextConfig& text, const Vision
         for (const GgufTensor& tensor : file->tensors()) {
             // The embedding is read from the mapped file, unless it is the head too.
             if (tensor.name == "token_embd.weight" && !tied) continue;
-            weights += packed_bytes(packed_type_of(file->path(), tensor), tensor, *model.kernels);
+            PackedType type = packed_type_of(file->path(), tensor);
+            if (file == &model.projector_file)
+                type = packed_for_rows(model.vision_compute(), type, vision.image_seq_len());
+            weights += packed_bytes(type, tensor, *model.kernels);
         }
     }
     const size_t cache = KvCache(text, KvType::f16).block_bytes();
@@ -250,11 +274,12 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
         stop.check();
         if (progress) progress("load", ++done, total);
     };
-    const Compute compute = model->compute();
-    model->vision = load_vision(Loader(model->projector_file, compute, loaded, model->weight_bytes),
-                                model->projector_file, vision);
-    model->text =
-        load_text(Loader(model->text_file, compute, loaded, model->weight_bytes), model->text_file, text);
+    const Compute vision_compute = model->vision_compute(), text_compute = model->compute();
+    model->vision = load_vision(
+        Loader(model->projector_file, vision_compute, vision.image_seq_len(), loaded, model->weight_bytes),
+        model->projector_file, vision);
+    model->text = load_text(Loader(model->text_file, text_compute, 0, loaded, model->weight_bytes),
+                            model->text_file, text);
     if (progress) progress("load", total, total);
 
     for (const GgufFile* file : {&model->text_file, &model->projector_file}) {

@@ -9,7 +9,7 @@
 namespace pocketvlm {
 namespace {
 
-constexpr int64_t kChunk = 512;       // positions per pass over the weights
+constexpr int64_t kChunk = 1280;      // positions per pass over the weights
 constexpr int64_t kRotatedRows = 16;  // per task
 
 void fill_angles(const TextDecoder& decoder, int64_t first_position, int64_t rows, TextScratch& scratch) {

@@ -154,6 +154,26 @@ void run_layer_bf16(const VisionLayer& layer, const VisionConfig& config, const 
     layer.fc2.run(compute, bf16.hidden, scratch.x.data(), true);
 }
 
+// Pixels are exact in bfloat16.
+void set_patches_twice(const Compute& compute, const PatchRows& rows, int64_t patches, int64_t values,
+                       Activations& activations) {
+    constexpr int64_t kRows = 64;
+    const int64_t stride = bf16_padded(2 * values);
+    BFloat16* out = activations.make_bf16(patches, 2 * values);
+    for_row_blocks(compute.pool, patches, kRows, [&](int64_t first, int64_t count) {
+        for (int64_t r = first; r < first + count; ++r) {
+            BFloat16* row = out + r * stride;
+            if (rows.bf16 != nullptr) {
+                std::copy_n(rows.bf16 + r * values, values, row);
+            } else {
+                for (int64_t i = 0; i < values; ++i)
+                    row[i] = BFloat16{fp32_to_bf16(rows.f32[r * values + i])};
+            }
+            std::copy_n(row, values, row + values);
+        }
+    });
+}
+
 bool computes_in_bf16(const VisionLayer& layer, const VisionConfig& config, const Compute& compute) {
     for (const Linear* product :
          {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.out_proj, &layer.fc1, &layer.fc2}) {
@@ -193,13 +213,17 @@ void encode_tile(const VisionEncoder& encoder, const Compute& compute, const Sto
     std::copy(encoder.position_embedding.begin(), encoder.position_embedding.end(), x);
     const int64_t values = 3 * config.patch_size * config.patch_size;
     Activations& activations = scratch.activations;
-    activations.set(compute, {&encoder.patch_embedding}, patches,
-                    [&](int64_t r, float* wide) -> const float* {
-                        if (rows.f32 != nullptr) return rows.f32 + r * values;
-                        for (int64_t i = 0; i < values; ++i)
-                            wide[i] = bf16_to_fp32(rows.bf16[r * values + i].bits);
-                        return wide;
-                    });
+    if (encoder.patch_embedding.weight.type == PackedType::bf16_pairs) {
+        set_patches_twice(compute, rows, patches, values, activations);
+    } else {
+        activations.set(compute, {&encoder.patch_embedding}, patches,
+                        [&](int64_t r, float* wide) -> const float* {
+                            if (rows.f32 != nullptr) return rows.f32 + r * values;
+                            for (int64_t i = 0; i < values; ++i)
+                                wide[i] = bf16_to_fp32(rows.bf16[r * values + i].bits);
+                            return wide;
+                        });
+    }
     encoder.patch_embedding.run(compute, activations, x, true);
     look("patch_embed", x);
 

@@ -23,8 +23,9 @@ struct VisionLayer {
 
 struct VisionEncoder {
     VisionConfig config;
-    Linear
-        patch_embedding;  // [hidden_size, 3 * patch_size^2], of pixels 2 p - 255: normalisation is folded in
+    // [hidden_size, 3 * patch_size^2], of pixels 2 p - 255: normalisation is folded in. Or, in bfloat16,
+    // twice as many columns: weights are the sum of two, which meet the same pixels.
+    Linear patch_embedding;
     std::vector<float> position_embedding;  // [num_patches, hidden_size]
     std::vector<VisionLayer> layers;
     std::vector<float> post_layernorm_weight, post_layernorm_bias;

@@ -82,6 +82,15 @@ py::dict metadata(const GgufFile& file) {
     return dict;
 }
 
+py::dict value_types(const GgufFile& file) {
+    py::dict dict;
+    for (const GgufEntry& entry : file.entries()) {
+        dict[to_python(entry.key)] =
+            py::make_tuple(static_cast<uint32_t>(entry.element_type), entry.type == GgufValueType::ARRAY);
+    }
+    return dict;
+}
+
 py::dict tensors(const GgufFile& file) {
     py::dict dict;
     for (const GgufTensor& tensor : file.tensors()) {
@@ -90,6 +99,12 @@ py::dict tensors(const GgufFile& file) {
         dict[to_python(tensor.name)] = py::make_tuple(traits(tensor.type).name, ne, tensor.nbytes);
     }
     return dict;
+}
+
+py::object find_value(const GgufFile& file, const std::string& key) {
+    const GgufEntry* const entry = file.find_entry(key);
+    if (entry == nullptr) return py::none();
+    return to_python(*entry);
 }
 
 const GgufTensor& tensor_of(const GgufFile& file, const std::string& name) {
@@ -162,7 +177,9 @@ void bind_gguf(py::module_& m) {
              py::arg("path"))
         .def_property_readonly("version", &GgufFile::version)
         .def_property_readonly("metadata", &metadata)
+        .def_property_readonly("value_types", &value_types)
         .def_property_readonly("tensors", &tensors)
+        .def("find", &find_value, py::arg("key"))
         .def("tensor_data", &tensor_data, py::arg("name"))
         // What csrc/model reads a file through, for the tests of its errors.
         .def("require_u32", &GgufFile::require_u32, py::arg("key"))
@@ -175,8 +192,9 @@ void bind_gguf(py::module_& m) {
         .def("require_tensor", &require_tensor, py::arg("name"), py::arg("ne"))
         .def("give_back", &give_back, py::arg("name"));
 
+    m.def("dequantize", &dequantize, py::arg("type_name"), py::arg("blocks"));
+
     py::module_ quant = m.def_submodule("quant", "Reference conversions between float32 and the disk types.");
-    quant.def("dequantize", &dequantize, py::arg("type_name"), py::arg("blocks"));
     quant.def("fp32_to_fp16", &convert_all<fp32_to_fp16>, py::arg("values"));
     quant.def("fp32_to_bf16", &convert_all<fp32_to_bf16>, py::arg("values"));
     quant.def("quantize_q8_0", &quantize_q8_0, py::arg("weights"));

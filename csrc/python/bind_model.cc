@@ -51,6 +51,32 @@ std::unique_ptr<Model> open_model(const std::filesystem::path& text_path,
                       progress);
 }
 
+// Names as in config.json, and as the dataclasses of runtime/config.py have them.
+py::dict read_config(const GgufFile& text_file, const GgufFile& projector_file) {
+    using namespace py::literals;
+    const TextConfig text = read_text_config(text_file);
+    const VisionConfig vision = read_vision_config(projector_file);
+    check_pair(text_file, text, projector_file, vision);
+    const auto channels = [](const float (&values)[3]) {
+        return py::make_tuple(values[0], values[1], values[2]);
+    };
+    return py::dict(
+        "text"_a = py::dict(
+            "hidden_size"_a = text.hidden_size, "intermediate_size"_a = text.intermediate_size,
+            "num_hidden_layers"_a = text.num_hidden_layers,
+            "num_attention_heads"_a = text.num_attention_heads,
+            "num_key_value_heads"_a = text.num_key_value_heads, "head_dim"_a = text.head_dim,
+            "rope_theta"_a = text.rope_theta, "rms_norm_eps"_a = text.rms_norm_eps,
+            "vocab_size"_a = text.vocab_size, "max_position_embeddings"_a = text.max_position_embeddings),
+        "vision"_a =
+            py::dict("hidden_size"_a = vision.hidden_size, "intermediate_size"_a = vision.intermediate_size,
+                     "num_hidden_layers"_a = vision.num_hidden_layers,
+                     "num_attention_heads"_a = vision.num_attention_heads, "image_size"_a = vision.image_size,
+                     "patch_size"_a = vision.patch_size, "layer_norm_eps"_a = vision.layer_norm_eps),
+        "scale_factor"_a = vision.scale_factor, "image_mean"_a = channels(vision.image_mean),
+        "image_std"_a = channels(vision.image_std));
+}
+
 // The array of patches, kept alive beside the view of it.
 struct PatchArray {
     PatchArray(const Model& model, const py::object& patches) {
@@ -198,6 +224,8 @@ void bind_model(py::module_& module) {
         .def_property_readonly("nbytes", [](const Cache& cache) { return cache.session.cache.bytes(); })
         .def_property_readonly("scratch_nbytes",
                                [](const Cache& cache) { return cache.session.scratch.bytes(); });
+
+    module.def("read_config", &read_config, py::arg("text_file"), py::arg("projector_file"));
 
     py::class_<Model>(module, "Model")
         .def(py::init(&open_model), py::arg("text_path"), py::arg("projector_path"), py::kw_only(),

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "quant/affine_block.h"
 
 namespace pocketvlm {
 namespace {
@@ -15,7 +16,14 @@ constexpr QuantTraits kTraits[] = {
     {QuantType::F32, "f32", 1, 4},
     {QuantType::F16, "f16", 1, 2},
     {QuantType::Q4_0, "q4_0", QK4_0, sizeof(block_q4_0)},
+    {QuantType::Q4_1, "q4_1", 32, sizeof(block_q4_1)},
+    {QuantType::Q5_0, "q5_0", 32, sizeof(block_q5_0)},
+    {QuantType::Q5_1, "q5_1", 32, sizeof(block_q5_1)},
     {QuantType::Q8_0, "q8_0", QK8_0, sizeof(block_q8_0)},
+    {QuantType::Q4_K, "q4_k", QK_K, sizeof(block_q4_k)},
+    {QuantType::Q5_K, "q5_k", QK_K, sizeof(block_q5_k)},
+    {QuantType::Q6_K, "q6_k", QK_K, sizeof(block_q6_k)},
+    {QuantType::IQ4_NL, "iq4_nl", 32, sizeof(block_iq4_nl)},
     {QuantType::BF16, "bf16", 1, 2},
 };
 
@@ -86,6 +94,21 @@ void dequantize_row(QuantType type, const void* src, float* dst, int64_t k) noex
             return;
         case QuantType::Q4_0:
             dequantize_row_q4_0(static_cast<const block_q4_0*>(src), dst, k);
+            return;
+        case QuantType::Q4_1:
+        case QuantType::Q5_0:
+        case QuantType::Q5_1:
+        case QuantType::Q4_K:
+        case QuantType::Q5_K:
+        case QuantType::Q6_K:
+        case QuantType::IQ4_NL:
+            for (int64_t b = 0; b < k / kAffineBlock; ++b) {
+                const AffineBlock block = affine_block(type, src, b);
+                for (int i = 0; i < kAffineBlock; ++i) {
+                    const float scaled = block.scales[i / 16] * static_cast<float>(block.values[i]);
+                    dst[b * kAffineBlock + i] = scaled + block.offset;
+                }
+            }
             return;
     }
 }

@@ -83,6 +83,7 @@ def test_importing_the_runtime_pulls_in_nothing_heavy(tmp_path: Path) -> None:
         "pocketvlm.demo_model",
         "pocketvlm.__main__",
         "pocketvlm.backends.onnx",
+        "pocketvlm.backends.llama",
     )
     runtime = [
         module.name

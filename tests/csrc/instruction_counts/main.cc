@@ -42,6 +42,7 @@ const Call kCalls[] = {
     {"gemm_i8", {"", 13, 256, 48}},
     {"gemm_i4", {"", 1, 256, 48}},
     {"gemm_i4", {"", 13, 256, 48}},
+    {"dequantize_affine", {"", 0, 256, 48}},
     {"quantize_row_i8", {"", 8, 250, 0}},
     {"attend_block_f32", {"", 13, 64, 200, 1}},
     {"attend_block_f16", {"", 13, 64, 200, 1}},

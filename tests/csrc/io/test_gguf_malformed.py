@@ -20,7 +20,10 @@ from pocketvlm.errors import FormatError, UnsupportedError
 
 UINT32, BOOL, STRING, ARRAY, UINT64 = 4, 7, 8, 9, 10
 F32, Q8_0 = 0, 8
-KNOWN_TYPES = "f32 (0), f16 (1), q4_0 (2), q8_0 (8), bf16 (30)"
+KNOWN_TYPES = (
+    "f32 (0), f16 (1), q4_0 (2), q4_1 (3), q5_0 (6), q5_1 (7), q8_0 (8), q4_k (12), q5_k (13), q6_k (14), "
+    "iq4_nl (20), bf16 (30)"
+)
 
 
 def u32(value: int) -> bytes:
@@ -297,7 +300,7 @@ def test_malformed(tmp_path: Path, name: str) -> None:
     assert str(caught.value) == f"{path}: {message}"
 
 
-@pytest.mark.parametrize("type_id", [3, 4, 12, 29, 31, 2**32 - 1])
+@pytest.mark.parametrize("type_id", [4, 9, 11, 29, 31, 2**32 - 1])
 def test_unknown_tensor_type(tmp_path: Path, type_id: int) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(with_tensors(tensor(b"w", [256], type_id=type_id), data_bytes=1024).encode())

@@ -225,14 +225,14 @@ def test_cancelling_leaves_model_and_cache_usable(tiny_f32: Path) -> None:
         model.encode_images(tiles, stop=stop, on_progress=lambda stage, done, total: stop.set())
     assert np.array_equal(model.encode_images(tiles), whole)
 
-    ids = np.arange(700, dtype=np.int32) % 500  # two chunks
+    ids = np.arange(1500, dtype=np.int32) % 500  # two chunks
     nothing = np.empty((0, model.hidden_size), np.float32)
     logits = model.prefill(model.new_cache(), ids, nothing, -1)
     cache, stop = model.new_cache(), _core.StopFlag()
     with pytest.raises(Cancelled):
         model.prefill(cache, ids, nothing, -1, stop=stop, on_progress=lambda stage, done, total: stop.set())
-    assert cache.length == 512, "the chunk that was done stays"
-    assert np.array_equal(model.prefill(cache, ids[512:], nothing, -1), logits)
+    assert cache.length == 1280, "the chunk that was done stays"
+    assert np.array_equal(model.prefill(cache, ids[1280:], nothing, -1), logits)
 
 
 def test_a_callback_that_raises_ends_the_call(tiny_f32: Path) -> None:
@@ -322,5 +322,9 @@ def test_a_tower_in_bfloat16_is_close_to_one_in_float32(tiny_f32: Path, isa: str
     tiles = random_patches(exact, 2)
     features, close = exact.encode_images(tiles), rounded.encode_images(tiles)
     assert 1e-4 < np.linalg.norm(close - features) / np.linalg.norm(features) < 1e-2
+    # Pixels are exact, and weights of patches the sum of two numbers.
+    embedded, close_embedded = (model.trace_vision(tiles[:1])["patch_embed"] for model in (exact, rounded))
+    assert not np.array_equal(close_embedded, embedded)
+    assert np.linalg.norm(close_embedded - embedded) / np.linalg.norm(embedded) < 1e-4
     one_thread = _core.Model(*pair(tiny_f32), pool=_core.ThreadPool(1), isa=isa, vision_compute="bf16")
     assert np.array_equal(one_thread.encode_images(tiles), close)

@@ -7,8 +7,11 @@ import pytest
 from pocketvlm import _core
 from pocketvlm.errors import UnsupportedError
 
+from ...quant.random_blocks import random_blocks
+
 ISAS = _core.isas()
 KINDS = ("f32", "f16", "bf16", "q8_0", "q4_0")
+AFFINE_KINDS = ("q4_1", "q5_1", "q4_k", "q5_k", "q6_k")
 
 
 def multiplies_bf16(isa: str) -> bool:
@@ -30,6 +33,50 @@ def stored_bytes(weights: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray
     quant = gguf.GGMLQuantizationType[kind.upper()]
     stored = gguf.quants.quantize(weights, quant)
     return stored.view(np.uint8).reshape(-1), gguf.quants.dequantize(stored, quant)
+
+
+@pytest.mark.parametrize("kind", AFFINE_KINDS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_affine_weights(isa: str, kind: str) -> None:
+    """Rows of the identity give every weight back, to the bit; other rows, what float32 sums allow."""
+    rng = np.random.default_rng(11)
+    for k in (256, 512, 768) if kind.endswith("k") else (32, 96, 128, 160, 288):
+        for n in (1, 17, 63, 65, 129):
+            stored, weights = random_blocks(rng, n, k, kind)
+            found = _core.kernels.linear(
+                isa, np.eye(k, dtype=np.float32), stored, type=kind, n=n, arithmetic="int8"
+            )
+            assert np.array_equal(found, weights.T), (k, n)
+            x = rng.standard_normal((3, k), dtype=np.float32)
+            bias = rng.standard_normal(n, dtype=np.float32)
+            before = rng.standard_normal((3, n), dtype=np.float32)
+            y = _core.kernels.linear(
+                isa, x, stored, type=kind, n=n, bias=bias, initial=before, arithmetic="int8"
+            )
+            exact = before.astype(np.float64) + bias + x.astype(np.float64) @ weights.T.astype(np.float64)
+            magnitude = np.abs(before) + np.abs(bias) + np.abs(x) @ np.abs(weights.T)
+            assert np.all(np.abs(y - exact) <= (k + 2) * EPSILON * magnitude), (k, n)
+
+
+@pytest.mark.parametrize("kind", ["q5_0", "iq4_nl"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_types_that_are_q8_0_with_fewer_bits(isa: str, kind: str) -> None:
+    """The same bits as of blocks of q8_0 with the same scale and the same integers."""
+    rng = np.random.default_rng(12)
+    for n, k in ((1, 32), (66, 96), (130, 288)):
+        stored, weights = random_blocks(rng, n, k, kind)
+        scales = stored.reshape(n, k // 32, -1)[..., :2]
+        d = scales.copy().view(np.float16).astype(np.float32)
+        values = np.rint(weights.reshape(n, k // 32, 32) / d).astype(np.int8)
+        assert np.array_equal(values * d, weights.reshape(n, k // 32, 32))
+        as_q8_0 = np.concatenate([scales, values.view(np.uint8)], axis=-1).reshape(-1)
+        x = rng.standard_normal((5, k), dtype=np.float32)
+        for arithmetic in ("int8", *(["bf16"] if isa in BF16_ISAS else [])):
+            found, expected = (
+                _core.kernels.linear(isa, x, blocks, type=type, n=n, arithmetic=arithmetic)
+                for type, blocks in ((kind, stored), ("q8_0", as_q8_0))
+            )
+            assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
@@ -96,14 +143,18 @@ def rounded(values: np.ndarray) -> np.ndarray:
     return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.BF16).astype(np.float64)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *AFFINE_KINDS])
 @pytest.mark.parametrize("isa", BF16_ISAS)
 def test_weights_become_bfloat16(isa: str, kind: str) -> None:
     """Rows of the identity give every weight back, rounded once; so no weight is lost, moved or doubled."""
     rng = np.random.default_rng(4)
-    for k in (1, 2, 31, 32, 33, 64, 95) if kind in ("f32", "f16", "bf16") else (32, 64, 96):
+    sizes = (1, 2, 31, 32, 33, 64, 95) if kind in ("f32", "f16", "bf16") else (32, 64, 96)
+    for k in (256, 512) if kind.endswith("k") else sizes:
         for n in (1, 17, 64, 130):
-            stored, weights = stored_bytes(rng.standard_normal((n, k), dtype=np.float32), kind)
+            if kind in AFFINE_KINDS:
+                stored, weights = random_blocks(rng, n, k, kind)
+            else:
+                stored, weights = stored_bytes(rng.standard_normal((n, k), dtype=np.float32), kind)
             x = np.eye(k, dtype=np.float32)
             y = _core.kernels.linear(isa, x, stored, type=kind, n=n, arithmetic="bf16")
             assert np.array_equal(y.astype(np.float64), rounded(weights).T), (k, n)
