@@ -39,6 +39,7 @@ PACKAGE_DIR = {
     "pocketvlm": "runtime",
     "pocketvlm.backends": "runtime/backends",
     "pocketvlm.export": "export",
+    "pocketvlm.export.onnx": "export/onnx",
     "pocketvlm.benchmarks": "benchmarks",
     "pocketvlm.benchmarks.conversions": "benchmarks/conversions",
     "pocketvlm.benchmarks.subjects": "benchmarks/subjects",
@@ -47,7 +48,7 @@ PACKAGE_DIR = {
 # The demo model is installed as it is run; the checkpoint that it was exported from stays in the repository.
 PACKAGE_DATA = {
     "pocketvlm": ["py.typed", "_core.pyi"],
-    "pocketvlm.export": ["FORMAT.md", "ONNX.md", "data/*/*"],
+    "pocketvlm.export": ["FORMAT.md", "ONNX.md", "PARITY.md", "data/*/*"],
     "pocketvlm.benchmarks": ["run.schema.json"],
     "pocketvlm.demo_model": ["words.txt", "fonts/*", "model/*"],
 }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pocketvlm import _core, hub
 from pocketvlm.errors import InputError, UnsupportedError
+from pocketvlm.gguf_files import ModelFiles, find_model_files
 
 from .subjects import Sources
 from .synthetic_models import SIZES, SyntheticModel, checkpoint_folder, make_synthetic_models
@@ -52,7 +53,7 @@ def read_model(
         folders = make_synthetic_models(
             list(wanted.values()), args.work_dir, keep_checkpoints=wants_checkpoint
         )
-        exported = {type: hub.find_model_files(folders[wanted[type]]) for type in types}
+        exported = {type: find_model_files(folders[wanted[type]]) for type in types}
         checkpoint = checkpoint_folder(size, args.work_dir) if wants_checkpoint else None
         return f"synthetic {size}", Sources(exported, checkpoint)
     exported = {type: hub.resolve(args.model, type=type) for type in types}
@@ -65,7 +66,7 @@ def read_model(
     return args.model, Sources({_type_of(files): files}, None)
 
 
-def _type_of(files: hub.ModelFiles) -> str:
+def _type_of(files: ModelFiles) -> str:
     """The type of an exported model's matrices."""
     name, _, _ = _core.GgufFile(files.text).tensors["blk.0.attn_q.weight"]
     if name not in hub.TYPES:

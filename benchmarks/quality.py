@@ -22,6 +22,7 @@ from pocketvlm.config import ModelConfig
 from pocketvlm.errors import InputError
 from pocketvlm.export.agreement import Agreement, Certainty, agreement, certainty, step_logits
 from pocketvlm.export.options import name_list, positive, require_writable
+from pocketvlm.gguf_files import find_model_files
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor, plan_tiles
 from pocketvlm.tiles import TileLayout, cut_tiles
@@ -187,7 +188,7 @@ def continue_prompt(
     folder: Path, prompt: Prompt, steps: int, pool: _core.ThreadPool, *, forced: Sequence[int] | None
 ) -> NDArray[np.float32]:
     """Loads a model, encodes the picture with its own vision tower, and returns `step_logits`."""
-    files = hub.find_model_files(folder)
+    files = find_model_files(folder)
     model = _core.Model(
         str(files.text), str(files.projector), pool=pool, isa=os.environ.get("POCKETVLM_ISA") or None
     )

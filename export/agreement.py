@@ -84,6 +84,17 @@ def agreement(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Ag
     )
 
 
+def pool_agreements(found: Sequence[tuple[Agreement, int]]) -> Agreement:
+    """Puts the agreements over several continuations together, each with its number of steps."""
+    agreements, steps = zip(*found, strict=True)
+    return Agreement(
+        top1=float(np.average([each.top1 for each in agreements], weights=steps)),
+        kl_mean=float(np.average([each.kl_mean for each in agreements], weights=steps)),
+        kl_max=max(each.kl_max for each in agreements),
+        first_other_token=None,  # a matter of each
+    )
+
+
 def certainty(logits: NDArray[np.float32]) -> Certainty:
     """Describes the distributions of `logits`, [steps, vocab]."""
     logs = [_log_softmax(row) for row in logits]

@@ -10,8 +10,8 @@ from pathlib import Path
 from ..errors import Error
 from .gguf_export import EMBEDDING_TYPES, export_gguf
 from .model_files import SIZES
-from .onnx_requirements import require_packages
-from .onnx_types import TYPES as ONNX_TYPES
+from .onnx.requirements import require_packages
+from .onnx.types import TYPES as ONNX_TYPES
 from .options import name_list, positive
 from .progress import progress_bar
 from .quantize import TYPES
@@ -137,7 +137,7 @@ def _run_onnx(args: argparse.Namespace) -> int:
     types = name_list("--type", args.type, ONNX_TYPES)
     # Only with these is there anything to import.
     require_packages()
-    from .onnx_export import export_onnx
+    from .onnx.export import export_onnx
 
     with progress_bar() as on_progress:
         paths = export_onnx(

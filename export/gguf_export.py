@@ -30,8 +30,8 @@ from .vocabulary import vocabulary_metadata
 # Token embedding and head have 8 bits or more: their rounding goes straight into every token and logit.
 EMBEDDING_TYPES = tuple(name for name in TYPES if name != "q4_0")
 
-# Copied beside the model files where the checkpoint has them.
-_COPIED = (
+# Copied beside the model files where the source has them.
+COPIED_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -110,17 +110,16 @@ def export_gguf(
             there and `force` is not given.
         Error: The disk is full.
     """
-    text_type = _known_type("type", type, tuple(TYPES))
-    projector_type = _known_type("vision_type", vision_type or type, tuple(TYPES))
-    default = type if type in EMBEDDING_TYPES else "q8_0"
-    embeddings = _known_type("embedding_type", embedding_type or default, EMBEDDING_TYPES)
+    text_type = known_type("type", type, tuple(TYPES))
+    projector_type = known_type("vision_type", vision_type or type, tuple(TYPES))
+    embeddings = known_embedding_type(type, embedding_type)
     if name is not None and (not name.strip() or name.startswith(".") or re.search(r"[/\\\0]", name)):
         raise InputError(f"name is {name!r}, expected one that a file can have")
     with Checkpoint(checkpoint, name=name) as source:
         jobs = _plan(source, text_type, projector_type, embeddings, equalize)
-        replaceable = (*_COPIED, "*.gguf")
+        replaceable = (*COPIED_FILES, "*.gguf")
         with output_folder(Path(out), force=force, replaceable=replaceable) as folder:
-            for name in _COPIED:
+            for name in COPIED_FILES:
                 if (source.folder / name).exists():
                     shutil.copyfile(source.folder / name, folder / name)
             _write_pair(source, jobs, folder, on_progress)
@@ -128,7 +127,18 @@ def export_gguf(
     return ExportedPair(Path(out) / text_job.file_name, Path(out) / projector_job.file_name)
 
 
-def _known_type(option: str, name: str, expected: tuple[str, ...]) -> QuantType:
+def known_embedding_type(type: str, embedding_type: str | None) -> QuantType:
+    """Returns the type of embedding and head: `embedding_type`, else `type` if it has 8 bits, else "q8_0".
+
+    Raises:
+        InputError: It is none of `EMBEDDING_TYPES`.
+    """
+    default = type if type in EMBEDDING_TYPES else "q8_0"
+    return known_type("embedding_type", embedding_type or default, EMBEDDING_TYPES)
+
+
+def known_type(option: str, name: str, expected: tuple[str, ...]) -> QuantType:
+    """Returns the type of that name. Raises InputError for one that is not `expected`."""
     if name not in expected:
         raise InputError(f"{option} is {name!r}, expected one of {', '.join(expected)}")
     return TYPES[name]
@@ -230,25 +240,30 @@ def _write_pair(
 
 def tensor_info(spec: TensorSpec, mostly: QuantType) -> TensorInfo:
     """Chooses the type of a tensor in a file that is mostly `mostly`, as llama.cpp's converter does."""
-    if spec.always_f32:
-        type = TYPES["f32"]
-    elif spec.shape[-1] % mostly.block_size:
-        type = TYPES["f16"]
-    else:
-        type = mostly
+    type = TYPES["f32"] if spec.always_f32 else fitting_type(spec.shape[-1], mostly)
     return TensorInfo(spec.gguf_name, spec.shape, type, type.nbytes(spec.num_elements))
+
+
+def fitting_type(row_elements: int, mostly: QuantType) -> QuantType:
+    """Returns `mostly`, or "f16" where rows are no whole number of its blocks."""
+    return TYPES["f16"] if row_elements % mostly.block_size else mostly
 
 
 def _convert(values: FloatRows, spec: TensorSpec, type: QuantType, where: str) -> ByteRows:
     """Turns rows [rows, row_elements] into the bytes of the file; `where` is for errors."""
+    require_range(values, type, where)
+    if spec.rotary_head_dim is not None:
+        values = interleave_rotary_rows(values, spec.rotary_head_dim)
+    return type.quantize(values)
+
+
+def require_range(values: FloatRows, type: QuantType, where: str) -> None:
+    """Raises UnsupportedError, naming `where`, for a value that the type cannot hold."""
     largest = float(np.abs(values).max())
     if largest > type.max_abs:
         raise UnsupportedError(
             f"{where}: holds {largest:g}, {type.name} reaches {type.max_abs:g}; export as f32"
         )
-    if spec.rotary_head_dim is not None:
-        values = interleave_rotary_rows(values, spec.rotary_head_dim)
-    return type.quantize(values)
 
 
 def interleave_rotary_rows(rows: FloatRows, head_dim: int) -> FloatRows:

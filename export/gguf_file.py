@@ -20,14 +20,21 @@ ALIGNMENT = 32
 
 
 class ValueType(enum.IntEnum):
-    """The metadata types written here, with their numbers in the format."""
+    """The metadata types, with their numbers in the format."""
 
+    UINT8 = 0
+    INT8 = 1
+    UINT16 = 2
+    INT16 = 3
     UINT32 = 4
     INT32 = 5
     FLOAT32 = 6
     BOOL = 7
     STRING = 8
     ARRAY = 9
+    UINT64 = 10
+    INT64 = 11
+    FLOAT64 = 12
 
 
 Scalar = bool | int | float | str
@@ -144,10 +151,17 @@ def encode_header(metadata: Metadata, tensors: Sequence[TensorInfo]) -> bytes:
 
 
 _SCALAR_FORMATS = {
+    ValueType.UINT8: "<B",
+    ValueType.INT8: "<b",
+    ValueType.UINT16: "<H",
+    ValueType.INT16: "<h",
     ValueType.UINT32: "<I",
     ValueType.INT32: "<i",
     ValueType.FLOAT32: "<f",
     ValueType.BOOL: "<?",
+    ValueType.UINT64: "<Q",
+    ValueType.INT64: "<q",
+    ValueType.FLOAT64: "<d",
 }
 
 

@@ -2,26 +2,30 @@
 
 256m is the real SmolVLM-256M-Instruct, byte for byte. 500m and 2.2b change what differs in the models of
 those sizes; tiny, tiny-500m and tiny-2.2b have sizes of our own and, each, the quirks of their larger twin.
+SmolVLM2 and the models for documents come from `variant_files`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-_DATA = Path(__file__).parent / "data"
-_REAL = _DATA / "smolvlm-256m-instruct"
+from . import variant_files
+from .model_parts import (
+    added_ids,
+    as_json,
+    complete_files,
+    files_256m,
+    model_config,
+    num_tokens,
+    real_json,
+    tiny_tokenizer,
+    without_tile_markers,
+)
 
 
 def model_files(size: str) -> dict[str, bytes]:
     """Returns file name -> content for `size`, one of `SIZES`."""
     return SIZES[size]()
-
-
-def _files_256m() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(_REAL.iterdir())}
 
 
 def _files_500m() -> dict[str, bytes]:
@@ -33,12 +37,12 @@ def _files_500m() -> dict[str, bytes]:
         "num_attention_heads": 15,
         "num_key_value_heads": 5,
     }
-    return _files_256m() | {"config.json": _json(model_config(text=text))}
+    return files_256m() | {"config.json": as_json(model_config(text=text))}
 
 
 def _files_2_2b() -> dict[str, bytes]:
     """The files of SmolVLM-Instruct: other sizes, and no tokens for the rows and the global tile."""
-    tokenizer = _without_tile_markers(json.loads((_REAL / "tokenizer.json").read_bytes()))
+    tokenizer = without_tile_markers(real_json("tokenizer.json"))
     ids = added_ids(tokenizer)
     config = model_config(
         image_token_id=ids["<image>"],
@@ -66,7 +70,7 @@ def _files_2_2b() -> dict[str, bytes]:
 
 
 def _files_tiny() -> dict[str, bytes]:
-    tokenizer = _tiny_tokenizer()
+    tokenizer = tiny_tokenizer()
     ids = added_ids(tokenizer)
     config = model_config(
         image_token_id=ids["<image>"],
@@ -99,7 +103,7 @@ def _files_tiny_500m() -> dict[str, bytes]:
     outside the vocabulary. It cannot leave out the tower's layers and ffn as that one does: class defaults
     are of the true size.
     """
-    tokenizer = _tiny_tokenizer()
+    tokenizer = tiny_tokenizer()
     vocab_size = num_tokens(tokenizer)
     config = {
         "architectures": ["SmolVLMForConditionalGeneration"],
@@ -144,17 +148,7 @@ def _files_tiny_500m() -> dict[str, bytes]:
         },
         "vocab_size": vocab_size,
     }
-    files = complete_files(config, tokenizer, longest_edge=4 * 64)
-    for name, classes in {
-        "preprocessor_config.json": {
-            "image_processor_type": "SmolVLMImageProcessor",
-            "processor_class": "SmolVLMProcessor",
-        },
-        "processor_config.json": {"processor_class": "SmolVLMProcessor"},
-        "tokenizer_config.json": {"processor_class": "SmolVLMProcessor"},
-    }.items():
-        files[name] = _json(json.loads(files[name]) | classes)
-    return files
+    return variant_files.with_smolvlm2_classes(complete_files(config, tokenizer, longest_edge=4 * 64))
 
 
 def _files_tiny_2_2b() -> dict[str, bytes]:
@@ -165,7 +159,7 @@ def _files_tiny_2_2b() -> dict[str, bytes]:
     among the sizes of rows, so that ffn_down stays f16 in a quantised file; a vocabulary of odd size, with no
     tokens for the rows and the global tile.
     """
-    tokenizer = _without_tile_markers(_tiny_tokenizer())
+    tokenizer = without_tile_markers(tiny_tokenizer())
     config = model_config(
         image_token_id=added_ids(tokenizer)["<image>"],
         scale_factor=3,
@@ -192,104 +186,19 @@ def _files_tiny_2_2b() -> dict[str, bytes]:
 
 
 SIZES: dict[str, Callable[[], dict[str, bytes]]] = {
-    "256m": _files_256m,
+    "256m": files_256m,
     "500m": _files_500m,
     "2.2b": _files_2_2b,
     "tiny": _files_tiny,
     "tiny-500m": _files_tiny_500m,
     "tiny-2.2b": _files_tiny_2_2b,
+    "smolvlm2-256m": variant_files.files_smolvlm2_256m,
+    "smolvlm2-500m": variant_files.files_smolvlm2_500m,
+    "smolvlm2-2.2b": variant_files.files_smolvlm2_2_2b,
+    "smoldocling": variant_files.files_smoldocling,
+    "granite-docling": variant_files.files_granite_docling,
+    "tiny-smolvlm2": variant_files.files_tiny_smolvlm2,
+    "tiny-smolvlm2-2.2b": variant_files.files_tiny_smolvlm2_2_2b,
+    "tiny-smoldocling": variant_files.files_tiny_smoldocling,
+    "tiny-granite-docling": variant_files.files_tiny_granite_docling,
 }
-
-
-def model_config(*, text: dict[str, Any], vision: dict[str, Any] | None = None, **top: int) -> dict[str, Any]:
-    """The config.json of 256M with other values; only keys that are there already can change."""
-    config: dict[str, Any] = _real("config.json")
-    top_values: dict[str, Any] = dict(top) | {"vocab_size": text.get("vocab_size", config["vocab_size"])}
-    for section, values in (
-        (config, top_values),
-        (config["text_config"], text),
-        (config["vision_config"], vision or {}),
-    ):
-        assert not values.keys() - section.keys()
-        section.update(values)
-    config["text_config"]["pixel_shuffle_factor"] = config["scale_factor"]
-    tile_edge = {"longest_edge": config["vision_config"]["image_size"]}
-    config["vision_config"] |= {
-        "max_image_size": tile_edge,
-        "size": {"longest_edge": 4 * tile_edge["longest_edge"]},
-    }
-    return config
-
-
-def complete_files(
-    config: dict[str, Any], tokenizer: dict[str, Any], *, longest_edge: int
-) -> dict[str, bytes]:
-    """Returns all files of a model with a tokenizer of its own: file name -> content."""
-    vision = config["vision_config"]
-    grid = vision["image_size"] // vision["patch_size"] // config["scale_factor"]
-    added = added_ids(tokenizer)
-    preprocessor = _real("preprocessor_config.json") | {
-        "max_image_size": {"longest_edge": vision["image_size"]},
-        "size": {"longest_edge": longest_edge},
-    }
-    tokenizer_config = _real("tokenizer_config.json") | {
-        "added_tokens_decoder": {
-            str(token["id"]): {key: value for key, value in token.items() if key != "id"}
-            for token in tokenizer["added_tokens"]
-        },
-        "model_max_length": config["text_config"]["max_position_embeddings"],
-        "vocab_size": config["text_config"]["vocab_size"],
-    }
-    generation = _real("generation_config.json") | {"eos_token_id": added["<end_of_utterance>"]}
-    first_added = len(tokenizer["model"]["vocab"])
-    changed = {
-        "config.json": config,
-        "preprocessor_config.json": preprocessor,
-        "processor_config.json": _real("processor_config.json") | {"image_seq_len": grid**2},
-        "generation_config.json": generation,
-        "tokenizer.json": tokenizer,
-        "tokenizer_config.json": tokenizer_config,
-        "added_tokens.json": {content: id for content, id in added.items() if id >= first_added},
-    }
-    return _files_256m() | {name: _json(content) for name, content in changed.items()}
-
-
-def _tiny_tokenizer() -> Any:
-    return json.loads((_DATA / "tiny" / "tokenizer.json").read_bytes())
-
-
-def _without_tile_markers(tokenizer: Any) -> Any:
-    """The tokenizer with only the markers of SmolVLM-Instruct after its vocabulary."""
-    first = len(tokenizer["model"]["vocab"])
-    markers = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"]
-    added = [token for token in tokenizer["added_tokens"] if token["id"] < first]
-    added += [_added_token(first + i, content) for i, content in enumerate(markers)]
-    return tokenizer | {"added_tokens": added}
-
-
-def added_ids(tokenizer: Any) -> dict[str, int]:
-    return {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
-
-
-def num_tokens(tokenizer: Any) -> int:
-    return len(set(tokenizer["model"]["vocab"].values()) | set(added_ids(tokenizer).values()))
-
-
-def _added_token(id: int, content: str) -> dict[str, Any]:
-    return {
-        "id": id,
-        "content": content,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
-
-
-def _real(name: str) -> Any:
-    return json.loads((_REAL / name).read_bytes())
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

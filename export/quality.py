@@ -15,13 +15,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, hub
+from .. import _core
 from ..config import ModelConfig
 from ..demo_model.scenes import held_out
+from ..gguf_files import find_model_files
 from ..messages import parse_messages
 from ..processor import ImageSize, Processor, plan_tiles
 from ..tiles import TileLayout, cut_tiles
-from .agreement import agreement, step_logits
+from .agreement import agreement, pool_agreements, step_logits
 from .gguf_export import export_gguf
 from .outlier_twin import write_outlier_twin
 
@@ -136,7 +137,7 @@ class Examinee:
 
     def __init__(self, folder: Path, isa: str, pool: _core.ThreadPool) -> None:
         """Loads the exported model in `folder`. Errors as `pocketvlm.load`."""
-        files = hub.find_model_files(folder)
+        files = find_model_files(folder)
         self._model = _core.Model(str(files.text), str(files.projector), pool=pool, isa=isa)
         self._image_token_id = ModelConfig.from_folder(folder).image_token_id
         self._processor = Processor(folder)
@@ -204,22 +205,22 @@ def ask(
     advance: Callable[[], object],
 ) -> Outcome:
     """Lets a subject answer as many of the questions as given; `advance` is called after each."""
-    answers, agreements, steps = [], [], []
+    answers, agreements = [], []
     for question, reference in zip(questions, references, strict=False):
         features = examinee.encode(question)
         logits = examinee.logits(question, features, reference.token_ids)
-        agreements.append(agreement(reference.logits, logits))
-        steps.append(len(logits))
+        agreements.append((agreement(reference.logits, logits), len(logits)))
         # A greedy answer is the reference's as long as the likeliest tokens are: then it need not be run.
         same = logits.argmax(axis=1).tolist() == reference.token_ids
         token_ids = reference.token_ids if same else examinee.answer(question, features)
         answers.append(examinee.text(token_ids))
         advance()
+    pooled = pool_agreements(agreements)
     return Outcome(
         subject,
         answers,
         right=[answer == question.answer for answer, question in zip(answers, questions, strict=True)],
-        top1=float(np.average([found.top1 for found in agreements], weights=steps)),
-        kl_mean=float(np.average([found.kl_mean for found in agreements], weights=steps)),
-        kl_max=max(found.kl_max for found in agreements),
+        top1=pooled.top1,
+        kl_mean=pooled.kl_mean,
+        kl_max=pooled.kl_max,
     )

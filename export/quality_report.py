@@ -15,9 +15,10 @@ from typing import Any
 from PIL import __version__ as pillow_version
 from PIL import features
 
-from .. import __version__, _core, hub
+from .. import __version__, _core
 from ..demo_model.scenes import KINDS
 from ..errors import FormatError
+from ..gguf_files import find_model_files
 from .markdown_page import markdown_table
 from .quality import Outcome, Question, Subject
 
@@ -42,7 +43,7 @@ def make_report(
         questions: All that were asked.
         outcomes: What came out, in the order of the tables.
     """
-    pair = hub.find_model_files(model)
+    pair = find_model_files(model)
     return {
         "checkpoint": checkpoint.resolve().name,
         "pair_id": _core.GgufFile(pair.text).require_string("pocketvlm.pair_id"),

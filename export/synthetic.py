@@ -16,7 +16,7 @@ from .output_folder import output_folder
 from .progress import OnProgress
 from .safetensors_file import encode_header
 from .synthetic_weights import synthetic_chunks
-from .tensor_map import all_tensors
+from .tensor_map import LM_HEAD, all_tensors
 
 # Found by trying: the greedy answers of the tiny models to the prompts of tests/golden are varied, sure of
 # every token by a wide margin, and change when tiles are swapped or positions shifted.
@@ -39,7 +39,7 @@ def write_synthetic(
     Beside the files of a checkpoint the folder holds synthetic.json: size, seed, sha256 of model.safetensors.
 
     Args:
-        size: One of `SIZES`: "256m", "500m", "2.2b", "tiny", "tiny-500m" or "tiny-2.2b".
+        size: One of `SIZES`: "256m", "500m", "2.2b", "granite-docling", ..., and small twins, "tiny-...".
         out: The folder to write. It appears when it is complete.
         seed: Other seeds give other weights; the default gives lively tiny models.
         force: Replace an earlier checkpoint in `out`.
@@ -64,12 +64,15 @@ def write_synthetic(
 
 
 def write_weights(folder: Path, seed: int, on_progress: OnProgress | None = None) -> str:
-    """Writes model.safetensors with made-up weights for the config.json in `folder`.
+    """Writes model.safetensors with made-up weights for the config.json in `folder`; no head if it is tied.
 
     Returns:
         The sha256 of the file, hex.
     """
-    specs = sorted(all_tensors(ModelConfig.from_folder(folder)), key=lambda spec: spec.hf_name)
+    config = ModelConfig.from_folder(folder)
+    specs = sorted(all_tensors(config), key=lambda spec: spec.hf_name)
+    if config.tie_word_embeddings:
+        specs = [spec for spec in specs if spec.hf_name != LM_HEAD]
     total = sum(spec.num_elements for spec in specs)
     done = 0
     header = encode_header((spec.hf_name, "BF16", spec.shape) for spec in specs)
@@ -77,7 +80,7 @@ def write_weights(folder: Path, seed: int, on_progress: OnProgress | None = None
     with (folder / "model.safetensors").open("wb") as file:
         file.write(header)
         for spec in specs:
-            for chunk in synthetic_chunks(spec, seed):
+            for chunk in synthetic_chunks(spec, seed, tied=config.tie_word_embeddings):
                 data = chunk.astype("<u2", copy=False).tobytes()
                 digest.update(data)
                 file.write(data)

@@ -38,9 +38,16 @@ class _Distribution:
     outliers: bool = False
 
 
-def synthetic_chunks(spec: TensorSpec, seed: int) -> Iterator[npt.NDArray[np.uint16]]:
-    """Yields the bf16 bits of a tensor in pieces of at most `CHUNK_ELEMENTS` elements, in storage order."""
-    distribution = _distribution(spec)
+def synthetic_chunks(spec: TensorSpec, seed: int, *, tied: bool = False) -> Iterator[npt.NDArray[np.uint16]]:
+    """Yields the bf16 bits of a tensor in pieces of at most `CHUNK_ELEMENTS` elements, in storage order.
+
+    Args:
+        spec: The tensor.
+        seed: Other seeds give other values.
+        tied: Whether the token embedding is the head too. It is small then, or the model would say every
+            token again.
+    """
+    distribution = _distribution(spec, tied)
     key = np.frombuffer(_digest(seed, spec.hf_name)[:16], dtype="<u8").astype(np.uint64)
     generator = np.random.Philox(key=key)
     scale = np.float32(distribution.std / _SUM_STD)
@@ -66,7 +73,7 @@ def to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def _distribution(spec: TensorSpec) -> _Distribution:
+def _distribution(spec: TensorSpec, tied: bool) -> _Distribution:
     """Returns the distribution for a tensor, from its name and shape."""
     name, fan_in = spec.hf_name, spec.num_elements // spec.shape[0]
     if name.endswith(".bias"):
@@ -75,12 +82,14 @@ def _distribution(spec: TensorSpec) -> _Distribution:
         # The last norms feed the head and the connector, where outliers would drown everything else.
         is_last = name.endswith(("text_model.norm.weight", "post_layernorm.weight"))
         return _Distribution(mean=1.0, std=0.1, outliers=not is_last)
+    if name.endswith("lm_head.weight"):
+        return _Distribution(std=4.0 / math.sqrt(fan_in))
+    if tied and name.endswith("embed_tokens.weight"):
+        return _Distribution(std=1.0 / math.sqrt(fan_in))
     if name.endswith(("embed_tokens.weight", "position_embedding.weight")):
         return _Distribution(std=1.0)
     if name.endswith("patch_embedding.weight"):
         return _Distribution(std=2.0 / math.sqrt(fan_in))
-    if name.endswith("lm_head.weight"):
-        return _Distribution(std=4.0 / math.sqrt(fan_in))
     if name.endswith(("modality_projection.proj.weight", ".out_proj.weight", ".o_proj.weight")):
         return _Distribution(std=1.0 / math.sqrt(fan_in))
     power = fan_in + _num_outliers(fan_in) * (_OUTLIER_FACTOR**2 - 1)

@@ -1,11 +1,13 @@
 """`pocketvlm verify`: what to examine, and where the findings go.
 
-`quality` examines one way to run a model, `quality_report` shows what was found.
+`verify_models` holds two models against each other, `parity` all backends; `quality` examines one way to run
+a model, and `quality_report` shows what was found.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from .. import _core, demo_model
 from ..errors import InputError
+from . import parity, verify_models
 from .markdown_page import replace_part, require_part
 from .options import name_list, positive, require_writable
 from .quality import Examinee, Exports, Outcome, Question, Subject, ask, ask_reference, prepare_questions
@@ -30,13 +33,17 @@ from .quantize import TYPES
 
 REFERENCE_TYPE = "f32"
 DEFAULT_EXAMPLES = 1000
+DEFAULT_PARITY_EXAMPLES = 300
 # It defines what the other rows compute and takes twenty times as long or more.
 _SLOW_ROW = "scalar"
 DEFAULT_SCALAR_EXAMPLES = 100
 
 _DESCRIPTION = """
-Ask a checkpoint about drawn pictures that it was not trained on, in every type of weights and on every row of
-kernels, and print how many answers are right and how far the next tokens are from those of f32.
+Hold a model B against a model A, whatever they are and whatever runs them: prompt, pixels, image features and
+logits over the same pictures, and the next tokens along A's answers. With --quality instead: ask a checkpoint
+about drawn pictures that it was not trained on, in every type of weights and on every row of kernels, and
+print how many answers are right and how far the next tokens are from those of f32. With --parity: do that in
+every backend and type.
 """
 
 
@@ -44,14 +51,19 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `pocketvlm verify`."""
     parser.description = _DESCRIPTION
     parser.add_argument(
-        "--quality", action="store_true", required=True, help="what to verify; there is nothing else yet"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="two models to hold against each other, as `pocketvlm describe -m` takes them; with --quality a "
+        "checkpoint folder (that of the demo model, where this runs in its repository)",
     )
     parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="checkpoint folder (that of the demo model, where this runs in its repository)",
+        "--quality", action="store_true", help="count right answers of a checkpoint in every type and row"
+    )
+    parser.add_argument(
+        "--parity",
+        action="store_true",
+        help="run the demo model in every backend and type, and synthetic ones of every variant at float32",
     )
     parser.add_argument(
         "--types",
@@ -71,9 +83,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples",
         type=positive,
-        default=DEFAULT_EXAMPLES,
         metavar="N",
-        help="questions to ask (%(default)s)",
+        help=f"questions to ask ({DEFAULT_EXAMPLES}; for --parity {DEFAULT_PARITY_EXAMPLES})",
     )
     parser.add_argument(
         "--scalar-examples",
@@ -88,11 +99,12 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="put the tables into FILE, between the lines <!-- quality --> and <!-- /quality -->",
+        help="put the tables into FILE, between the lines <!-- quality --> and <!-- /quality --> (or parity)",
     )
     parser.add_argument(
         "--from", dest="report", type=Path, metavar="FILE", help="examine nothing: show what --json wrote"
     )
+    verify_models.add_arguments(parser)
     parser.set_defaults(func=run_command)
 
 
@@ -100,6 +112,12 @@ def run_command(args: argparse.Namespace) -> int:
     """Runs `pocketvlm verify`: 0. Raises Error where something cannot be exported, run or written."""
     if args.json is not None:
         require_writable(args.json)
+    if args.parity:
+        return _run_parity(args)
+    if not args.quality:
+        if len(args.models) != 2:
+            raise InputError(f"found {len(args.models)} models, expected two: pocketvlm verify A B")
+        return verify_models.run(args)
     if args.markdown is not None:
         require_part(args.markdown, PAGE_PART)
     report = read_report(args.report) if args.report is not None else _examine(args)
@@ -111,14 +129,48 @@ def run_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_parity(args: argparse.Namespace) -> int:
+    if args.markdown is not None:
+        require_part(args.markdown, parity.PAGE_PART)
+    ways = parity.plan_ways(name_list("--types", args.types, TYPES))
+    examples = args.examples or DEFAULT_PARITY_EXAMPLES
+    with (
+        tempfile.TemporaryDirectory(prefix="pocketvlm-verify-") as work,
+        # disable=None: only on a terminal
+        tqdm(total=parity.requests_of(ways, examples), unit=" requests", disable=None, leave=False) as bar,
+    ):
+        findings = parity.examine_parity(
+            _checkpoint(args),
+            ways,
+            examples=examples,
+            threads=args.threads,
+            work=Path(work),
+            advance=bar.update,
+        )
+    table = parity.to_markdown(findings)
+    print(table)
+    if args.json is not None:
+        args.json.write_text(json.dumps(parity.to_plain(findings), indent=1) + "\n", encoding="utf-8")
+    if args.markdown is not None:
+        replace_part(args.markdown, parity.PAGE_PART, table)
+    return 0
+
+
+def _checkpoint(args: argparse.Namespace) -> Path:
+    if len(args.models) > 1:
+        option = "--parity" if args.parity else "--quality"
+        raise InputError(f"{option}: found {len(args.models)} checkpoints, expected one at most")
+    return Path(args.models[0]) if args.models else demo_checkpoint()
+
+
 def _examine(args: argparse.Namespace) -> Report:
     isas = name_list("--isas", args.isas, _core.isas()) if args.isas else _core.isas()
     subjects = plan_subjects(_types(args.types), isas, args.outliers)
     return examine(
-        args.checkpoint or demo_checkpoint(),
+        _checkpoint(args),
         subjects,
         reference=Subject(REFERENCE_TYPE, isas[0]),
-        examples=args.examples,
+        examples=args.examples or DEFAULT_EXAMPLES,
         scalar_examples=args.scalar_examples,
         threads=args.threads,
     )

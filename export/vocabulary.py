@@ -1,6 +1,6 @@
-"""tokenizer.json as GGUF metadata, the keys `tokenizer.*`, for readers that bring no tokenizer of their own.
+"""tokenizer.json as GGUF metadata, the keys `tokenizer.*`, for readers that have the GGUF files alone.
 
-pocketvlm itself reads the copy of tokenizer.json beside the model files.
+pocketvlm itself reads the copy of tokenizer.json beside the model files, where there is one.
 """
 
 from __future__ import annotations
@@ -11,16 +11,8 @@ from typing import Any
 
 from ..config import ModelConfig, read_json_object
 from ..errors import FormatError, UnsupportedError
+from ..gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
 from .gguf_file import Value, ValueType, array, boolean, string, uint32
-
-# llama.cpp's kinds of tokens.
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
-
-# The pre-tokenizer of SmolVLM, which llama.cpp calls "smollm".
-_SMOLLM = (
-    {"type": "Digits", "individual_digits": True},
-    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-)
 
 _SPECIAL_IDS = {
     "bos_token": "tokenizer.ggml.bos_token_id",
@@ -64,26 +56,29 @@ def _vocabulary(tokenizer: Any, path: Path, config: ModelConfig) -> dict[str, Va
 
     vocab_size = config.text.vocab_size
     tokens = [f"[PAD{i}]" for i in range(vocab_size)]
-    token_types = [_UNUSED] * vocab_size
+    token_types = [UNUSED] * vocab_size
     for token, id in model["vocab"].items():
         if not 0 <= id < vocab_size:
             raise FormatError(f"{path}: token {token!r} has id {id}, config.json has {vocab_size} tokens")
-        tokens[id], token_types[id] = token, _NORMAL
+        tokens[id], token_types[id] = token, NORMAL
     for token in added:
         id, content = token["id"], token["content"]
         if not isinstance(content, str) or id < 0:
             raise FormatError(f"{path}: added token {content!r} has id {id!r}, expected a text and an id")
         # granite-docling adds a token that its embedding has no row for; it can never be used.
         if id < vocab_size:
-            tokens[id], token_types[id] = content, _CONTROL if token["special"] else _USER_DEFINED
+            tokens[id], token_types[id] = content, CONTROL if token["special"] else USER_DEFINED
 
     metadata = {
         "tokenizer.ggml.add_space_prefix": boolean(False),
         "tokenizer.ggml.model": string("gpt2"),
     }
     # Without this key llama.cpp warns and falls back; a wrong one would be believed.
-    if _steps(tokenizer["pre_tokenizer"]) == list(_SMOLLM) and tokenizer["normalizer"] is None:
-        metadata["tokenizer.ggml.pre"] = string("smollm")
+    steps = [_arithmetic(step) for step in _steps(tokenizer["pre_tokenizer"])]
+    for name, expected in PRE_TOKENIZERS.items():
+        if steps == [_arithmetic(step) for step in expected] and tokenizer["normalizer"] is None:
+            metadata["tokenizer.ggml.pre"] = string(name)
+            break
     return metadata | {
         "tokenizer.ggml.tokens": array(ValueType.STRING, tokens),
         "tokenizer.ggml.token_type": array(ValueType.INT32, token_types),
@@ -122,6 +117,11 @@ def _steps(pre_tokenizer: Any) -> list[Any]:
     if pre_tokenizer is None:
         return []
     return list(pre_tokenizer["pretokenizers"]) if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+
+
+def _arithmetic(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a step without what only changes the offsets of tokens."""
+    return {key: value for key, value in step.items() if key != "trim_offsets"}
 
 
 def _merge(merge: Any) -> str:

@@ -32,14 +32,21 @@ from .sampling import SamplingKeywords
 from .stream import Stream
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
-MODEL_HELP = f"exported folder, checkpoint folder, hub id, or '{hub.DEMO_MODEL}', which is installed"
+MODEL_HELP = (
+    "exported folder, GGUF text file or the folder of a pair, checkpoint folder, hub id, "
+    f"or '{hub.DEMO_MODEL}', which is installed"
+)
 
 # command -> (module with add_commands(parser), help)
 _COMMANDS_ELSEWHERE = {
     "export": ("pocketvlm.export.cli", "make a model folder from a checkpoint, or a synthetic checkpoint"),
+    "convert": ("pocketvlm.export.convert_cli", "make other files of a model, in another type or format"),
     "bench": ("pocketvlm.benchmarks.cli", "measure speed and memory"),
     "demo": ("pocketvlm.demo_model.cli", "see a small model answer about a picture, without a network"),
-    "verify": ("pocketvlm.export.verify", "show what types of weights and kernels cost in right answers"),
+    "verify": (
+        "pocketvlm.export.verify",
+        "hold models or types of weights against each other",
+    ),
 }
 
 # command -> the one of its commands that is meant where none is named
@@ -104,6 +111,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what to convert checkpoints to: {', '.join(hub.TYPES)} ({hub.DEFAULT_TYPE}); "
         f"with --backend onnx, which files to open: {', '.join(ONNX_TYPES)}",
     )
+    parser.add_argument(
+        "--mmproj", metavar="FILE", help="projector of a GGUF text file (the one in the text file's folder)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with")
     parser.add_argument("--isa", metavar="ROW", help="kernels to use (POCKETVLM_ISA, else the best)")
     parser.add_argument(
@@ -111,6 +121,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "int8", "bf16"),
         default="auto",
         help="what the vision tower multiplies in (%(default)s: what is fastest without visible loss)",
+    )
+    parser.add_argument(
+        "--vision-engine",
+        choices=("native", "mtmd"),
+        help="with --backend llama_cpp, what makes the image features: our tower (native) or llama.cpp's",
     )
 
 
@@ -380,9 +395,11 @@ def _load(args: argparse.Namespace, source: str, progress: _Progress) -> Model:
         source,
         backend=args.backend,
         type=args.type,
+        mmproj=args.mmproj,
         threads=args.threads,
         isa=args.isa,
         vision_compute=args.vision_compute,
+        vision_engine=args.vision_engine,
         on_progress=progress.update,
     )
 

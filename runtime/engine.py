@@ -21,7 +21,16 @@ from PIL import Image
 
 from . import _core
 from .arguments import read_integer, read_strings
-from .backends import Backend, Files, Generated, ProgressCallback, find_files, open_backend, require_backend
+from .backends import (
+    Backend,
+    Files,
+    Generated,
+    PictureEncoder,
+    ProgressCallback,
+    find_files,
+    open_backend,
+    require_backend,
+)
 from .camera_frame import CameraFrame
 from .config import ModelConfig
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
@@ -35,7 +44,8 @@ from .result import GenerationResult, Memory, Timings
 from .sampling import SamplingKeywords, SamplingOptions, read_sampling
 from .stream import Stream
 from .text_assembler import AnswerText
-from .tiles import cut_tiles, find_distinct_tiles
+from .tiles import TileLayout, cut_tiles, find_distinct_tiles
+from .trace import Trace
 
 
 def load(
@@ -43,29 +53,36 @@ def load(
     *,
     backend: str = "native",
     type: str | None = None,
+    mmproj: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     isa: str | None = None,
     vision_compute: str = "auto",
+    vision_engine: str | None = None,
     pixel_limit: int = DEFAULT_PIXEL_LIMIT,
     on_progress: ProgressCallback | None = None,
 ) -> Model:
     """Loads a model.
 
     Args:
-        source: The folder of an exported model, the folder of a Hugging Face checkpoint, a hub id, or "demo",
-            the small model that comes with the package. Checkpoints are converted once, into a cache
-            (`POCKETVLM_CACHE` names another folder for it).
+        source: The folder of an exported model; a pair of GGUF files with nothing beside them, as llama.cpp's
+            converter makes it: its folder or its text file; the folder of a Hugging Face checkpoint; a hub
+            id; or "demo", the small model that comes with the package. Checkpoints are converted once, into a
+            cache (`POCKETVLM_CACHE` names another folder for it).
         backend: "native": our own engine. "onnx": onnxruntime, on a folder of ONNX graphs in the form of
-            `pocketvlm export onnx` and of those on the hub; needs the extra `onnx`.
-        type: For the native backend, what to convert a checkpoint to: "q8_0", the default, "q4_0", "bf16",
-            "f16" or "f32"; an exported model keeps the type it has. For "onnx", which files of the folder to
-            open: "int8", "q4", "fp32" and so on; by default the first there of those that run well.
+            `pocketvlm export onnx` and of those on the hub; needs the extra `onnx`. "llama_cpp": llama.cpp,
+            on what the native backend takes; needs the extra `llama`.
+        type: For "native" and "llama_cpp", what to convert a checkpoint to: "q8_0", the default, "q4_0",
+            "bf16", "f16" or "f32"; an exported model keeps the type it has. For "onnx", which files of the
+            folder to open: "int8", "q4", "fp32" and so on; by default the first there of those that run well.
+        mmproj: The projector file that goes with a GGUF text file; by default the one in its folder.
         threads: Threads to compute with; by default as many as this process may use.
         isa: The row of kernels to use; by default `POCKETVLM_ISA`, else the best for this CPU.
         vision_compute: What the vision tower multiplies in. "auto": what the kernels do fastest with the
             weights' type, without visible loss; "int8": weights of q8_0 and q4_0 in int8, activations
             rounded to it in blocks of 32; "bf16": everything in bfloat16, with sums in float32, where the
             kernels have it. `Model.info()` says what it came to.
+        vision_engine: Of backend "llama_cpp", what makes the image features: "native", the default, our
+            preprocessing and tower, or "mtmd", llama.cpp's own.
         pixel_limit: The most pixels to accept in one image.
         on_progress: Called as `on_progress(stage, done, total)` while weights are read.
 
@@ -80,11 +97,10 @@ def load(
         read_integer("threads", threads, at_least=1) if threads is not None else _core.default_threads()
     )
     pixel_limit = read_integer("pixel_limit", pixel_limit, at_least=1)
-    files = find_files(backend, source, type)
+    files = find_files(backend, source, type, mmproj)
 
     started = time.perf_counter()
-    config = ModelConfig.from_folder(files.folder)
-    processor = Processor(files.folder)
+    config, processor = files.describe()
     _require_match(config, processor, files.folder)
     pool = _core.ThreadPool(num_threads)
     opened = open_backend(
@@ -94,6 +110,7 @@ def load(
         pool=pool,
         isa=isa,
         vision_compute=vision_compute,
+        vision_engine=vision_engine,
         on_progress=on_progress,
     )
     load_s = time.perf_counter() - started
@@ -258,6 +275,36 @@ class Model:
             size, plan, config, self.config, layout=self._backend.tile_layout, threads=self._pool.num_threads
         )
 
+    def trace(
+        self,
+        prompt: str | Sequence[MessageDict],
+        *,
+        images: ImageSource | Sequence[ImageSource] = (),
+        continuation: Sequence[int] = (),
+    ) -> Trace:
+        """Returns what each stage makes of a prompt, and of tokens forced behind it: for comparing models.
+
+        Raises:
+            InputError, ContextLengthError, OutOfBudgetError: As `generate`.
+        """
+        modes = read_image_modes(tiles="auto", upscale=True, split_images=None)
+        new_tokens = len(continuation) + 1
+        request = self._prepare(prompt, images, new_tokens, (), True, modes, 1, None, None, {})
+        room = self.config.text.max_position_embeddings
+        if len(request.token_ids) + len(continuation) > room:
+            raise ContextLengthError(
+                f"prompt and continuation take {len(request.token_ids)} + {len(continuation)} tokens, "
+                f"the context holds {room}"
+            )
+        stop_flag = _core.StopFlag()
+        with self._running:
+            token_ids, patches = self._trace_vision(request)
+            image_features, *_ = self._encode(request, stop_flag)
+            logits = self._backend.step_logits(
+                request.token_ids, image_features, continuation, stop=stop_flag
+            )
+        return Trace(token_ids, patches, image_features, logits)
+
     def info(self) -> dict[str, Any]:
         """Returns what this model is and how it runs, as plain values for JSON."""
         text_config = self.config.text
@@ -337,21 +384,7 @@ class Model:
         with self._running:
             if stop_flag.is_set():
                 raise Cancelled("cancelled while waiting for another generation")
-            clock = time.perf_counter()
-            tiles = cut_tiles(
-                request.pixels,
-                request.plans,
-                self._processor.config,
-                layout=self._backend.tile_layout,
-                pool=self._pool,
-                stop=stop_flag,
-            )
-            request.pixels.clear()  # may be most of the memory this takes
-            preprocess_s = request.prepare_s + time.perf_counter() - clock
-
-            clock = time.perf_counter()
-            image_features, tiles_saved = self._encode_tiles(tiles, request, stop_flag)
-            vision_s = time.perf_counter() - clock
+            image_features, tiles_saved, preprocess_s, vision_s = self._encode(request, stop_flag)
 
             answers = [AnswerText(request.stop, emit) for _ in range(request.n)]
             first_token: list[float] = []  # the moment it came
@@ -385,7 +418,7 @@ class Model:
                 finish_reason="stop" if answer.stopped else generated.finish_reason,
                 prompt_tokens=len(request.token_ids),
                 image_tokens=len(image_features),
-                tiles=len(tiles),
+                tiles=sum(plan.num_tiles for plan in request.plans),
                 tiles_saved=tiles_saved,
                 timings=Timings(
                     load_s=self._load_s,
@@ -402,6 +435,48 @@ class Model:
 
         first, *others = map(result, answers, [generated, *generated.alternatives])
         return replace(first, alternatives=others)
+
+    def _trace_vision(self, request: _Request) -> tuple[list[int], NDArray[np.float32]]:
+        """Returns `Trace.token_ids` and `Trace.patches`."""
+        config, patch_size = self._processor.config, self.config.vision.patch_size
+        if not isinstance(self._backend, PictureEncoder):
+            layout = TileLayout("patches_f32", patch_size)
+            values = cut_tiles(request.pixels, request.plans, config, layout=layout, pool=self._pool)
+            return request.token_ids, np.divide(values, 255, dtype=np.float32)
+        shape, dtype = TileLayout("patches_f32", patch_size).array_type(config.tile_size)
+        token_ids, patches = request.token_ids, [np.empty((0, *shape), dtype)]
+        for picture, plan in zip(request.pixels, request.plans, strict=True):
+            traced = self._backend.trace_picture(picture, plan)
+            token_ids = self._processor.with_picture_tokens(token_ids, plan, traced.token_ids)
+            patches.append(traced.patches)
+        return token_ids, np.concatenate(patches)
+
+    def _encode(
+        self, request: _Request, stop_flag: _core.StopFlag
+    ) -> tuple[NDArray[np.float32], int, float, float]:
+        """Returns the features of the images, how many tiles were saved, as `_encode_tiles`, and the seconds
+        that preprocessing and the vision tower took."""
+        clock = time.perf_counter()
+        if isinstance(self._backend, PictureEncoder):
+            features = self._backend.encode_pictures(
+                request.pixels, request.plans, stop=stop_flag, on_progress=request.on_progress
+            )
+            request.pixels.clear()
+            return features, 0, request.prepare_s, time.perf_counter() - clock
+        tiles = cut_tiles(
+            request.pixels,
+            request.plans,
+            self._processor.config,
+            layout=self._backend.tile_layout,
+            pool=self._pool,
+            stop=stop_flag,
+        )
+        request.pixels.clear()  # may be most of the memory this takes
+        preprocess_s = request.prepare_s + time.perf_counter() - clock
+
+        clock = time.perf_counter()
+        features, tiles_saved = self._encode_tiles(tiles, request, stop_flag)
+        return features, tiles_saved, preprocess_s, time.perf_counter() - clock
 
     def _encode_tiles(
         self, tiles: NDArray[Any], request: _Request, stop_flag: _core.StopFlag

@@ -1,4 +1,4 @@
-"""A folder, a hub id or "demo" -> a local folder with a text + projector GGUF pair.
+"""A folder, a GGUF file, a hub id or "demo" -> a local text + projector GGUF pair.
 
 Checkpoints are converted once, in a child process whose memory goes back with it, into a cache that several
 processes may use at a time. The conversion itself is `pocketvlm.export`, which is never imported here.
@@ -13,15 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import filelock
 import platformdirs
 
-from . import _core
 from .errors import FormatError, InputError, UnsupportedError
+from .gguf_files import ModelFiles, find_model_files
 
 # What a conversion can make.
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
@@ -42,51 +41,49 @@ _CHECKPOINT_FILES = ("*.json", "*.jinja", "*.safetensors")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ModelFiles:
-    """An exported model: the GGUF pair, and its folder with tokenizer.json and the configs."""
-
-    folder: Path
-    text: Path
-    projector: Path
-
-    def info(self) -> dict[str, Any]:
-        """Returns names and sizes, as `Model.info` has them."""
-        return {
-            "text_file": self.text.name,
-            "text_file_bytes": self.text.stat().st_size,
-            "projector_file": self.projector.name,
-            "projector_file_bytes": self.projector.stat().st_size,
-        }
-
-
-def resolve(source: str | os.PathLike[str], *, type: str = DEFAULT_TYPE) -> ModelFiles:
+def resolve(
+    source: str | os.PathLike[str],
+    *,
+    type: str = DEFAULT_TYPE,
+    mmproj: str | os.PathLike[str] | None = None,
+) -> ModelFiles:
     """Returns the local files of a model, downloading and converting if that was not done before.
 
     Args:
-        source: An exported folder (used as is), the folder of a Hugging Face checkpoint, a hub id, or "demo":
-            the model that comes with the package, unless the current folder has a model of that name.
-        type: What to convert a checkpoint to, one of `TYPES`.
+        source: A folder with a GGUF pair, or the text file of one (used as they are); the folder of a Hugging
+            Face checkpoint; a hub id of either; or "demo": the model that comes with the package, unless the
+            current folder has a model of that name.
+        type: What to convert a checkpoint to, one of `TYPES`; of a hub repository with GGUF files, the type
+            of those to take.
+        mmproj: The projector file that goes with a text file; by default the one beside it.
 
     Raises:
-        InputError: There is no such folder or repository, or no such type.
-        FormatError: The folder holds neither an exported model nor a checkpoint, or cannot be converted.
-        UnsupportedError: The hub cannot be reached and nothing is cached.
+        InputError: There is no such file, folder or repository, no such type, or nothing for `mmproj`.
+        FormatError: The folder holds neither a GGUF pair nor a checkpoint, or cannot be converted.
+        UnsupportedError: The hub cannot be reached and nothing is cached; or a file is split.
     """
     if type not in TYPES:
         raise InputError(f"type {type!r}: expected one of {', '.join(TYPES)}")
     folder = Path(source).expanduser()
+    projector = None if mmproj is None else Path(mmproj).expanduser()
+    if folder.is_file() and folder.suffix != ".gguf" and not _is_gguf(folder):
+        raise InputError(f"{folder}: is a file, and no GGUF file; give a folder or the text file of a pair")
+    if folder.is_file() or (folder.is_dir() and any(folder.glob("*.gguf"))):
+        return find_model_files(folder, projector)
+    if projector is not None:
+        raise InputError(f"{source}: is no GGUF file and no folder of one; mmproj is for those")
     if source == DEMO_MODEL and not _holds_model(folder):
         return find_model_files(_DEMO_FOLDER)
     if folder.is_dir():
-        if any(folder.glob("*.gguf")):
-            return find_model_files(folder)
         return find_model_files(_convert_folder(folder.resolve(), type))
-    if folder.exists():
-        raise InputError(f"{folder}: is a file; give the folder of an exported model or of a checkpoint")
     if _HUB_ID.fullmatch(str(source)):
-        return find_model_files(_convert_hub_id(str(source), type))
+        return _resolve_hub_id(str(source), type)
     raise InputError(f"{source}: no such folder, and not a hub id (owner/name)")
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _holds_model(folder: Path) -> bool:
@@ -110,27 +107,6 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Path | None:
     return folder.resolve() if any(folder.glob("*.safetensors")) else None
 
 
-def find_model_files(folder: Path) -> ModelFiles:
-    """Finds the GGUF pair of an exported folder by what the files say they are, whatever their names.
-
-    Raises:
-        FormatError: There is not exactly one text and one projector file.
-    """
-    found: dict[str, list[Path]] = {"llama": [], "clip": []}
-    listing = []
-    for path in sorted(folder.glob("*.gguf")):
-        architecture = _core.GgufFile(path).require_string("general.architecture")
-        found.setdefault(architecture, []).append(path)
-        listing.append(f"{path.name} ({architecture})")
-    texts, projectors = found["llama"], found["clip"]
-    if len(texts) != 1 or len(projectors) != 1:
-        raise FormatError(
-            f"{folder}: found {', '.join(listing) or 'no .gguf file'}; "
-            "expected one text file (architecture llama) and one projector (clip)"
-        )
-    return ModelFiles(folder, texts[0], projectors[0])
-
-
 def cache_folder() -> Path:
     """Returns where conversions are kept: $POCKETVLM_CACHE, else the user's cache folder."""
     return Path(os.environ.get("POCKETVLM_CACHE") or platformdirs.user_cache_dir("pocketvlm"))
@@ -145,24 +121,58 @@ def _convert_folder(checkpoint: Path, type: str) -> Path:
     return _convert(checkpoint, checkpoint.name, identity.hexdigest()[:16], type)
 
 
-def _convert_hub_id(repo_id: str, type: str) -> Path:
+def _resolve_hub_id(repo_id: str, type: str) -> ModelFiles:
     name = repo_id.replace("/", "--")
     # config.json alone tells the commit, so that a converted model needs no weights in the hub's own cache.
     snapshot = _download(repo_id, ["config.json"], revision=None)
     if snapshot is None:
         if converted := _newest_conversion(name, type):
-            return converted
+            return find_model_files(converted)
         raise UnsupportedError(_offline_message(repo_id))
     commit = snapshot.name
     if not _COMMIT.fullmatch(commit):
         raise FormatError(f"{snapshot}: expected a folder named after a commit of {repo_id}")
     target = _conversion_folder(name, commit, type)
     if target.is_dir():
-        return target
+        return find_model_files(target)
+    if not (snapshot / "config.json").exists() and (names := _gguf_names(repo_id, commit, snapshot)):
+        return _download_pair(repo_id, commit, *_choose_pair(repo_id, names, type))
     checkpoint = _download(repo_id, list(_CHECKPOINT_FILES), revision=commit)
     if checkpoint is None or not any(checkpoint.glob("*.safetensors")):
         raise UnsupportedError(_offline_message(repo_id))
-    return _convert(checkpoint, name, commit, type)
+    return find_model_files(_convert(checkpoint, name, commit, type))
+
+
+def _gguf_names(repo_id: str, commit: str, snapshot: Path) -> list[str]:
+    """Returns the GGUF files of a repository; those in the hub's cache if the hub cannot be reached."""
+    from huggingface_hub import list_repo_files
+
+    try:
+        names = list_repo_files(repo_id, revision=commit)
+    except Exception:  # the network stack below, and so its errors, changes between versions of the hub
+        names = [path.name for path in snapshot.iterdir()]
+    return sorted(name for name in names if name.endswith(".gguf") and "/" not in name)
+
+
+def _choose_pair(repo_id: str, names: Sequence[str], type: str) -> tuple[str, str]:
+    """Chooses text and projector file by their names: what they hold is seen when they are here."""
+    projectors = [name for name in names if name.startswith("mmproj")]
+    texts = [name for name in names if name not in projectors and f"-{type}." in name.lower()]
+    same_type = [name for name in projectors if f"-{type}." in name.lower()]
+    chosen = same_type or [name for name in projectors if "-f16." in name.lower()] or projectors
+    if len(texts) != 1 or len(chosen) != 1:
+        raise InputError(
+            f"{repo_id}: has {', '.join(names)}; expected one text file *-{type.upper()}.gguf and "
+            "one projector mmproj-*.gguf. Download the two that are meant, then name the text file"
+        )
+    return texts[0], chosen[0]
+
+
+def _download_pair(repo_id: str, commit: str, text: str, projector: str) -> ModelFiles:
+    folder = _download(repo_id, [text, projector], revision=commit)
+    if folder is None or not all((folder / name).exists() for name in (text, projector)):
+        raise UnsupportedError(_offline_message(repo_id))
+    return find_model_files(folder / text, folder / projector)
 
 
 def _download(repo_id: str, patterns: list[str], revision: str | None) -> Path | None:

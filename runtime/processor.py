@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import chat_template
-from .chat_template import TileGrid
+from .chat_template import ChatFormat, TileGrid
 from .config import ProcessorConfig
 from .errors import FormatError, InputError, UnsupportedError
 from .messages import Message
@@ -21,6 +21,9 @@ from .tokenizer import Tokenizer
 
 # Idefics3's absolute maximum for a side after the first resize.
 _MAX_IMAGE_SIZE = 4096
+
+# What a model for documents answers with. Its tags are special tokens, and most of the answer.
+_DOCLING_TAG = "<doctag>"
 
 
 class ImageSize(NamedTuple):
@@ -116,29 +119,35 @@ def _round_up_to_tiles(size: ImageSize, tile: int) -> ImageSize:
     return ImageSize(height, math.ceil(int(height * aspect_ratio) / tile) * tile)
 
 
-class Processor:
-    """Tokenizer, prompt format and processor configuration of one checkpoint."""
+class ProcessorParts(NamedTuple):
+    """What a `Processor` is made of."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Reads tokenizer.json and the processor files of `folder`.
+    where: str  # the folder or file it was read from
+    config: ProcessorConfig
+    tokenizer: Tokenizer
+    eos_token_ids: Sequence[int]  # stop tokens besides those of the prompt format
+
+
+class Processor:
+    """Tokenizer, prompt format and processor configuration of one model."""
+
+    def __init__(self, source: str | Path | ProcessorParts) -> None:
+        """Reads tokenizer.json and the processor files of a folder, or takes parts read from elsewhere.
 
         Raises:
             FormatError: A file or a value is missing or damaged.
             UnsupportedError: The tokenizer belongs to another prompt format.
         """
-        self.config = ProcessorConfig.from_folder(folder)
-        self.tokenizer = Tokenizer(Path(folder) / "tokenizer.json")
-        missing = [m for m in chat_template.REQUIRED_MARKERS if self.tokenizer.token_to_id(m) is None]
-        if missing:
-            raise UnsupportedError(
-                f"{folder}: the tokenizer has no {', '.join(missing)}; "
-                "only the prompt format of SmolVLM is supported"
-            )
-        self.tokenizer.reserve(chat_template.all_markers())
+        parts = source if isinstance(source, ProcessorParts) else _read_folder(Path(source))
+        self.config = parts.config
+        self.tokenizer = parts.tokenizer
+        self.chat_format = _find_chat_format(self.tokenizer, parts.where)
+        self.tokenizer.reserve(self.chat_format.all_markers())
+        if self.tokenizer.token_to_id(_DOCLING_TAG) is not None:
+            self.tokenizer.show(but_not=self.chat_format.all_markers())
         self.image_token_id = self.tokenizer.encode(chat_template.IMAGE_TOKEN, parse_special=True)[0]
-        markers = [self.tokenizer.token_to_id(marker) for marker in chat_template.STOP_MARKERS]
-        eos = _read_eos_token_ids(Path(folder) / "generation_config.json")
-        self.stop_token_ids = sorted({id for id in (*markers, *eos) if id is not None})
+        markers = [self.tokenizer.token_to_id(marker) for marker in self.chat_format.stop_markers]
+        self.stop_token_ids = sorted({id for id in (*markers, *parts.eos_token_ids) if id is not None})
 
     def encode(self, messages: Sequence[Message], plans: Sequence[TilePlan]) -> list[int]:
         """Returns the token ids of the prompt: `image_seq_len` image tokens for every tile of every plan.
@@ -148,12 +157,46 @@ class Processor:
         """
         image_seq_len = self.config.image_seq_len
         grids = [plan.grid for plan in plans]
-        token_ids = self.tokenizer.encode_segments(chat_template.render(messages, grids, image_seq_len))
+        token_ids = self.tokenizer.encode_segments(self.chat_format.render(messages, grids, image_seq_len))
         expected = sum(plan.num_tiles for plan in plans) * image_seq_len
         found = token_ids.count(self.image_token_id)
         if found != expected:
             raise InputError(f"the prompt has {found} image tokens, the images need {expected}")
         return token_ids
+
+    def with_picture_tokens(
+        self, token_ids: Sequence[int], plan: TilePlan, other: Sequence[int]
+    ) -> list[int]:
+        """Returns a prompt in which another's tokens, -1 for image tokens, are in the place of those that
+        `encode` made of the first picture of this plan; as it was where it has none."""
+        markup = chat_template.image_markup(plan.grid, self.config.image_seq_len)
+        own = self.tokenizer.encode(markup, parse_special=True)
+        prompt = list(token_ids)
+        put = [self.image_token_id if id == -1 else id for id in other]
+        for start in range(len(prompt) - len(own) + 1):
+            if prompt[start : start + len(own)] == own:
+                return prompt[:start] + put + prompt[start + len(own) :]
+        return prompt
+
+
+def _read_folder(folder: Path) -> ProcessorParts:
+    config = ProcessorConfig.from_folder(folder)
+    tokenizer = Tokenizer(folder / "tokenizer.json")
+    eos_token_ids = _read_eos_token_ids(folder / "generation_config.json")
+    return ProcessorParts(str(folder), config, tokenizer, eos_token_ids)
+
+
+def _find_chat_format(tokenizer: Tokenizer, where: str) -> ChatFormat:
+    """Returns the format whose markers the tokenizer has."""
+    missing = []
+    for chat_format in chat_template.FORMATS:
+        absent = [marker for marker in chat_format.markers if tokenizer.token_to_id(marker) is None]
+        if not absent:
+            return chat_format
+        missing.append(f"{', '.join(absent)} of {chat_format.name}")
+    raise UnsupportedError(
+        f"{where}: the tokenizer is for another prompt format: it has no {'; no '.join(missing)}"
+    )
 
 
 def _read_eos_token_ids(path: Path) -> list[int]:

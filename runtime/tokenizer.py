@@ -6,7 +6,7 @@ Knows nothing of prompts. Tells markup (ours) from text (the user's): only marku
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,42 +24,43 @@ class Segment(NamedTuple):
 
 
 class Tokenizer:
-    """The tokenizer of a tokenizer.json. Safe to use from several threads."""
+    """A byte-level tokenizer. Safe to use from several threads."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Reads a tokenizer.json.
+    def __init__(self, source: str | Path | tokenizers.Tokenizer) -> None:
+        """Reads a tokenizer.json, or takes a tokenizer that was made from elsewhere, and for this alone.
 
         Raises:
             FormatError: The file is missing or damaged.
             UnsupportedError: The tokenizer is not a byte-level one.
         """
-        if not Path(path).is_file():
-            raise FormatError(f"{path}: the file is missing")
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise FormatError(f"{path}: cannot be read as a tokenizer: {error}") from error
-        if not isinstance(self._tokenizer.decoder, ByteLevel):
-            kind = type(self._tokenizer.decoder).__name__
-            raise UnsupportedError(f"{path}: the decoder is {kind}; supported: ByteLevel")
+        if isinstance(source, tokenizers.Tokenizer):
+            self._tokenizer = source
+        else:
+            self._tokenizer = _read_file(source)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # What is left to `tokenizers` is text; markers are split off before, by _marker_pattern.
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder()
         self._markers = {token.content: id for id, token in added.items() if token.special}
-        self._special_ids = frozenset(self._markers.values())
+        self._hidden_ids = frozenset(self._markers.values())
         self._added = {id: token.content for id, token in added.items()}
         self._compile_markers()
 
     def reserve(self, markers: Iterable[str]) -> None:
         """Makes those of `markers` special that the vocabulary has as added tokens."""
-        plain = {content: id for id, content in self._added.items() if id not in self._special_ids}
+        plain = {content: id for id, content in self._added.items() if content not in self._markers}
         found = [marker for marker in markers if marker in plain]
         self._tokenizer.add_special_tokens(found)
         self._markers |= {marker: plain[marker] for marker in found}
-        self._special_ids = frozenset(self._markers.values())
+        self._hidden_ids = frozenset(self._markers.values())
         self._compile_markers()
+
+    def show(self, *, but_not: Collection[str]) -> None:
+        """Makes special tokens part of answers: all but some, and those written <|...|>, which steer."""
+        self._hidden_ids = frozenset(
+            id for content, id in self._markers.items() if content in but_not or content.startswith("<|")
+        )
 
     def _compile_markers(self) -> None:
         # Longest first: of two markers that start at one place `tokenizers` takes the longer.
@@ -121,12 +122,25 @@ class Tokenizer:
 
         Ids beyond the vocabulary (a model may have padding rows) give nothing too.
         """
-        if token_id in self._special_ids:
+        if token_id in self._hidden_ids:
             return b""
         if token_id in self._added:
             return self._added[token_id].encode("utf-8")
         token = self._tokenizer.id_to_token(token_id)
-        return b"" if token is None else bytes(_BYTE_OF_CHARACTER[character] for character in token)
+        return b"" if token is None else bytes(BYTE_OF_CHARACTER[character] for character in token)
+
+
+def _read_file(path: str | Path) -> tokenizers.Tokenizer:
+    if not Path(path).is_file():
+        raise FormatError(f"{path}: the file is missing")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise FormatError(f"{path}: cannot be read as a tokenizer: {error}") from error
+    if not isinstance(tokenizer.decoder, ByteLevel):
+        kind = type(tokenizer.decoder).__name__
+        raise UnsupportedError(f"{path}: the decoder is {kind}; supported: ByteLevel")
+    return tokenizer
 
 
 def _byte_of_character() -> dict[str, int]:
@@ -139,4 +153,4 @@ def _byte_of_character() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTE_OF_CHARACTER = _byte_of_character()
+BYTE_OF_CHARACTER = _byte_of_character()

@@ -3,9 +3,11 @@ and a photo."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,19 @@ def model_256m_q8_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def photo() -> Path:
     """The example picture of the repository, 1536x1152."""
     return Path(__file__).parents[1] / "examples" / "photo.jpg"
+
+
+@pytest.fixture(scope="session")
+def llama_packages() -> None:
+    """Makes llama_cpp importable: installed beside pocketvlm, or in the virtual environment of
+    POCKETVLM_LLAMA_PYTHON, which `make test` prepares. Skips where it is in neither."""
+    if find_spec("llama_cpp"):
+        return
+    python = os.environ.get("POCKETVLM_LLAMA_PYTHON")
+    if not python:
+        pytest.skip("no llama-cpp-python here: POCKETVLM_LLAMA_PYTHON names no python that has it")
+    where = "import sys, sysconfig; print(*sys.version_info[:2]); print(sysconfig.get_path('platlib'))"
+    found = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True)
+    version, folder = found.stdout.splitlines()
+    assert version == "{} {}".format(*sys.version_info[:2])
+    sys.path.append(folder)  # the last: what both have is taken from here

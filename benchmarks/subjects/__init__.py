@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pocketvlm import _core
-from pocketvlm.hub import ModelFiles
+from pocketvlm.gguf_files import ModelFiles
 
 # What multiplies: the compute roof that bounds a subject.
 Arithmetic: TypeAlias = Literal["fp32", "bf16", "int8"]

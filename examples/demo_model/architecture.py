@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from pocketvlm.export.model_files import added_ids, complete_files, model_config, num_tokens
+from pocketvlm.export.model_parts import added_ids, complete_files, model_config, num_tokens
 from pocketvlm.export.tokenizer_training import train_tokenizer
 
 from . import scenes

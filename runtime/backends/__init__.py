@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from .. import _core
 from ..config import ModelConfig
 from ..errors import UnsupportedError
+from ..images import LoadedImage
+from ..processor import Processor, TilePlan
 from ..result import TokenLogprob, TokenLogprobs
 from ..sampling import SamplingOptions
 from ..tiles import TileLayout
@@ -87,8 +89,54 @@ class Backend(Protocol):
             Cancelled: `stop` was set.
         """
 
+    def step_logits(
+        self,
+        token_ids: Sequence[int],
+        image_features: NDArray[np.float32],
+        continuation: Sequence[int],
+        *,
+        stop: _core.StopFlag,
+    ) -> NDArray[np.float32]:
+        """Returns the logits behind a prompt, as for `generate`, and behind each token of a continuation that
+        is forced: float32 [1 + len(continuation), vocab_size].
+
+        Raises:
+            Cancelled: `stop` was set.
+        """
+
     def info(self) -> dict[str, Any]:
         """Returns what there is to say of it: types, parameters, bytes of the weights, choices made."""
+
+
+class TracedPicture(NamedTuple):
+    """What a `PictureEncoder` makes of a picture."""
+
+    token_ids: list[int]  # what it would put into a prompt; -1 for every image token
+    patches: NDArray[np.float32]  # pixel values, [T, patches, 3 * patch_size^2], channels first
+
+
+@runtime_checkable
+class PictureEncoder(Protocol):
+    """A backend that resizes and cuts pictures its own way: called in the place of `encode_images`."""
+
+    def encode_pictures(
+        self,
+        pictures: Sequence[LoadedImage],
+        plans: Sequence[TilePlan],
+        *,
+        stop: _core.StopFlag,
+        on_progress: ProgressCallback | None,
+    ) -> NDArray[np.float32]:
+        """Encodes pictures to float32 [image tokens, hidden_size], in the order of their tiles.
+
+        Raises:
+            UnsupportedError: It cannot read a picture, or would cut it otherwise than planned.
+            BackendError: The foreign runtime failed.
+            Cancelled: `stop` was set.
+        """
+
+    def trace_picture(self, picture: LoadedImage, plan: TilePlan) -> TracedPicture:
+        """Returns what it makes of a picture on the way. Errors as `encode_pictures`."""
 
 
 class Files(Protocol):
@@ -96,14 +144,24 @@ class Files(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where config.json, the tokenizer and the processor's configuration are."""
+        """Where they are."""
+
+    def describe(self) -> tuple[ModelConfig, Processor]:
+        """Reads what model it is: configurations, tokenizer, prompt format.
+
+        Raises:
+            FormatError: Something is missing or damaged, or the files do not belong together.
+            UnsupportedError: The model is of another architecture, its tokenizer or prompt format is unknown.
+        """
 
     def info(self) -> dict[str, Any]:
         """Returns what there is to say of the files: names and sizes."""
 
 
 class _BackendModule(Protocol):
-    def find_files(self, source: str | os.PathLike[str], type: str | None) -> Any: ...
+    def find_files(
+        self, source: str | os.PathLike[str], type: str | None, mmproj: str | os.PathLike[str] | None = None
+    ) -> Any: ...
 
     def open_model(
         self,
@@ -113,26 +171,32 @@ class _BackendModule(Protocol):
         pool: _core.ThreadPool,
         isa: str | None,
         vision_compute: str,
+        vision_engine: str | None,
         on_progress: ProgressCallback | None,
     ) -> Backend: ...
 
 
 # name -> module; imported when asked for, because some bring a foreign runtime along.
-BACKENDS = {"native": ".native", "onnx": ".onnx"}
+BACKENDS = {"native": ".native", "onnx": ".onnx", "llama_cpp": ".llama_cpp"}
 
 # What to install for a backend whose packages are not there.
-_EXTRAS = {"onnx": "onnx"}
+_EXTRAS = {"onnx": "onnx", "llama_cpp": "llama"}
 
 
-def find_files(name: str, source: str | os.PathLike[str], type: str | None) -> Files:
-    """Finds the files of a model that the backend called `name` reads; `source` and `type` as in `load`.
+def find_files(
+    name: str,
+    source: str | os.PathLike[str],
+    type: str | None,
+    mmproj: str | os.PathLike[str] | None = None,
+) -> Files:
+    """Finds the files of a model that the backend called `name` reads; the others as in `load`.
 
     Raises:
-        InputError: There is no such model or type.
+        InputError: There is no such model or type, or the backend has no use for `mmproj`.
         FormatError: Files are missing, damaged, or do not belong together.
         UnsupportedError: There is no such backend, or its packages are not installed.
     """
-    files: Files = _module(name).find_files(source, type)
+    files: Files = _module(name).find_files(source, type, mmproj)
     return files
 
 
@@ -144,18 +208,25 @@ def open_backend(
     pool: _core.ThreadPool,
     isa: str | None,
     vision_compute: str,
+    vision_engine: str | None,
     on_progress: ProgressCallback | None,
 ) -> Backend:
     """Loads a model into the backend called `name`; the keywords are those of `load`.
 
     Raises:
-        InputError: `vision_compute` is none of what there is.
-        UnsupportedError: There is no such backend, or it lacks `isa`, `vision_compute` or a type that the
-            files need.
+        InputError: `vision_compute` or `vision_engine` is none of what there is.
+        UnsupportedError: There is no such backend, or it lacks `isa`, `vision_compute`, `vision_engine` or a
+            type that the files need.
         FormatError: A file is damaged, or text and projector do not belong together.
     """
     return _module(name).open_model(
-        files, config, pool=pool, isa=isa, vision_compute=vision_compute, on_progress=on_progress
+        files,
+        config,
+        pool=pool,
+        isa=isa,
+        vision_compute=vision_compute,
+        vision_engine=vision_engine,
+        on_progress=on_progress,
     )
 
 
@@ -175,6 +246,19 @@ def read_result(result: _core.GenerateResult, *, with_logprobs: bool) -> Generat
     )
 
 
+class TextReader(Protocol):
+    """A text model before an empty KV cache and a prompt, as `_core.generate_with` reads one."""
+
+    def read_prompt(self, on_progress: Callable[[int, int], None]) -> NDArray[np.float32]: ...
+
+    def read_token(self, token_id: int) -> NDArray[np.float32]: ...
+
+
+def read_steps(reader: TextReader, continuation: Sequence[int]) -> NDArray[np.float32]:
+    """Runs `Backend.step_logits` on a reader."""
+    return np.stack([reader.read_prompt(lambda done, total: None), *map(reader.read_token, continuation)])
+
+
 def _module(name: str) -> _BackendModule:
     require_backend(name)
     try:
@@ -192,3 +276,12 @@ def require_backend(name: str) -> None:
     """Raises UnsupportedError unless there is a backend called `name`."""
     if name not in BACKENDS:
         raise UnsupportedError(f"backend {name!r} is not there; available: {', '.join(BACKENDS)}")
+
+
+def require_own_vision(backend: str, vision_engine: str | None) -> None:
+    """Raises UnsupportedError if a backend that has one vision tower was asked for another."""
+    if vision_engine is not None:
+        raise UnsupportedError(
+            f"vision_engine {vision_engine!r}: the {backend} backend makes image features itself; "
+            "the backend llama_cpp has the choice"
+        )

@@ -11,26 +11,31 @@ from numpy.typing import NDArray
 
 from .. import _core, hub
 from ..config import ModelConfig
+from ..gguf_files import ModelFiles
 from ..sampling import SamplingOptions
 from ..tiles import TileLayout
-from . import Generated, ProgressCallback, read_result
+from . import Generated, ProgressCallback, read_result, require_own_vision
 
 
-def find_files(source: str | os.PathLike[str], type: str | None) -> hub.ModelFiles:
+def find_files(
+    source: str | os.PathLike[str], type: str | None, mmproj: str | os.PathLike[str] | None = None
+) -> ModelFiles:
     """Finds the GGUF pair, which a checkpoint is converted to first. Errors as `hub.resolve`."""
-    return hub.resolve(source, type=type or hub.DEFAULT_TYPE)
+    return hub.resolve(source, type=type or hub.DEFAULT_TYPE, mmproj=mmproj)
 
 
 def open_model(
-    files: hub.ModelFiles,
+    files: ModelFiles,
     config: ModelConfig,
     *,
     pool: _core.ThreadPool,
     isa: str | None,
     vision_compute: str,
+    vision_engine: str | None,
     on_progress: ProgressCallback | None,
 ) -> NativeBackend:
     """Maps and packs the weights. Errors as `open_backend`."""
+    require_own_vision("native", vision_engine)
     model = _core.Model(
         str(files.text),
         str(files.projector),
@@ -90,6 +95,20 @@ class NativeBackend:
             on_progress=on_progress,
         )
         return read_result(result, with_logprobs=logprobs is not None)
+
+    def step_logits(
+        self,
+        token_ids: Sequence[int],
+        image_features: NDArray[np.float32],
+        continuation: Sequence[int],
+        *,
+        stop: _core.StopFlag,
+    ) -> NDArray[np.float32]:
+        cache = self._model.new_cache()
+        prompt = np.array(token_ids, np.int32)
+        logits = [self._model.prefill(cache, prompt, image_features, self._image_token_id, stop=stop)]
+        logits += [self._model.decode(cache, token_id, stop=stop) for token_id in continuation]
+        return np.stack(logits)
 
     def info(self) -> dict[str, Any]:
         model = self._model

@@ -15,9 +15,10 @@ from .. import _core
 from ..config import ModelConfig, ProcessorConfig
 from ..errors import Cancelled, InputError, UnsupportedError
 from ..pixel_values import normalize
+from ..processor import Processor
 from ..sampling import SamplingOptions
 from ..tiles import PIXELS, TileLayout
-from . import Generated, ProgressCallback, read_result
+from . import Generated, ProgressCallback, read_result, read_steps, require_own_vision
 from .onnx_files import OnnxGraph, check_graphs, find_graphs
 from .onnx_graphs import OnnxGraphs
 
@@ -33,19 +34,27 @@ class OnnxFiles:
     folder: Path
     graphs: dict[str, OnnxGraph]
 
+    def describe(self) -> tuple[ModelConfig, Processor]:
+        """Reads the files beside the subfolder. Errors as `Files.describe`."""
+        return ModelConfig.from_folder(self.folder), Processor(self.folder)
+
     def info(self) -> dict[str, Any]:
         """Returns names and sizes, as `Model.info` has them."""
         names = {f"{name}_file": graph.path.name for name, graph in self.graphs.items()}
         return names | {f"{name}_file_bytes": graph.nbytes for name, graph in self.graphs.items()}
 
 
-def find_files(source: str | os.PathLike[str], type: str | None) -> OnnxFiles:
+def find_files(
+    source: str | os.PathLike[str], type: str | None, mmproj: str | os.PathLike[str] | None = None
+) -> OnnxFiles:
     """Finds the graphs of a folder.
 
     Raises:
-        InputError: There is no such folder or type.
+        InputError: There is no such folder or type, or `mmproj` is given.
         FormatError: A graph or its weights are missing or damaged.
     """
+    if mmproj is not None:
+        raise InputError("mmproj goes with a GGUF text file, of which the onnx backend reads none")
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise InputError(f"{source}: no such folder; the onnx backend reads one with the subfolder onnx")
@@ -59,9 +68,11 @@ def open_model(
     pool: _core.ThreadPool,
     isa: str | None,
     vision_compute: str,
+    vision_engine: str | None,
     on_progress: ProgressCallback | None,
 ) -> OnnxBackend:
     """Makes the sessions. Errors as `open_backend`."""
+    require_own_vision("onnx", vision_engine)
     if isa is not None:
         raise UnsupportedError(f"isa {isa!r}: the onnx backend chooses for itself")
     if vision_compute != "auto":
@@ -117,14 +128,10 @@ class OnnxBackend:
         stop: _core.StopFlag,
         on_progress: ProgressCallback | None,
     ) -> Generated:
-        ids = np.array(token_ids, np.int32)
-        embeds = self._graphs.embed(token_ids)
-        embeds[ids == self._config.image_token_id] = image_features
         text = self._config.text
-        reader = _Reader(self._graphs, embeds, max_new_tokens, text.max_position_embeddings, stop)
         result = _core.generate_with(
-            reader,
-            ids,
+            self._read(token_ids, image_features, max_new_tokens, stop),
+            np.array(token_ids, np.int32),
             vocab_size=text.vocab_size,
             max_new_tokens=max_new_tokens,
             stop_token_ids=list(stop_token_ids),
@@ -136,6 +143,27 @@ class OnnxBackend:
             on_progress=on_progress,
         )
         return read_result(result, with_logprobs=logprobs is not None)
+
+    def step_logits(
+        self,
+        token_ids: Sequence[int],
+        image_features: NDArray[np.float32],
+        continuation: Sequence[int],
+        *,
+        stop: _core.StopFlag,
+    ) -> NDArray[np.float32]:
+        return read_steps(self._read(token_ids, image_features, len(continuation), stop), continuation)
+
+    def _read(
+        self,
+        token_ids: Sequence[int],
+        image_features: NDArray[np.float32],
+        max_new_tokens: int,
+        stop: _core.StopFlag,
+    ) -> _Reader:
+        embeds = self._graphs.embed_prompt(token_ids, image_features)
+        max_positions = self._config.text.max_position_embeddings
+        return _Reader(self._graphs, embeds, max_new_tokens, max_positions, stop)
 
     def info(self) -> dict[str, Any]:
         return {f"{name}_type": graph.type for name, graph in self._files.graphs.items()}

@@ -39,6 +39,7 @@ class OnnxGraphs:
         """Takes checked graphs."""
         self._graphs = graphs
         self._config = config.text
+        self._image_token_id = config.image_token_id
         self._threads = threads
         self._sessions: dict[str, Any] = {}
         self._parts = [
@@ -90,6 +91,12 @@ class OnnxGraphs:
         embeds: NDArray[Any] = self._run(EMBED_TOKENS, "inputs_embeds", {"input_ids": ids})
         of_prompt: FloatArray = embeds[0].astype(np.float32, copy=False)
         return of_prompt
+
+    def embed_prompt(self, token_ids: Sequence[int], features: FloatArray) -> FloatArray:
+        """Returns the embeddings of a prompt whose image tokens are `features`, [n, hidden_size]."""
+        embeds = self.embed(token_ids)
+        embeds[np.array(token_ids) == self._image_token_id] = features
+        return embeds
 
     def new_cache(self, capacity: int) -> OnnxCache:
         """Returns an empty cache with room for `capacity` positions."""

@@ -21,7 +21,7 @@ from pocketvlm.benchmarks.quality import (
     continue_prompt,
 )
 from pocketvlm.errors import InputError
-from pocketvlm.hub import find_model_files
+from pocketvlm.gguf_files import find_model_files
 
 STEPS = 16
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import pocketvlm
-from pocketvlm import hub
 from pocketvlm.cli import main
 from pocketvlm.demo_model import FEATURES, MODEL_FOLDER, cli, scenes
+from pocketvlm.gguf_files import find_model_files
 
 COMMAND = [sys.executable, "-P", "-m", "pocketvlm", "demo"]
 
@@ -177,7 +177,7 @@ def test_every_seed_gives_a_sign_and_shapes_that_no_other_set_holds() -> None:
 
 
 def test_the_model_is_installed_and_small() -> None:
-    files = hub.find_model_files(MODEL_FOLDER)
+    files = find_model_files(MODEL_FOLDER)
     assert files.text.stat().st_size + files.projector.stat().st_size <= 9_000_000
     info = pocketvlm.load(MODEL_FOLDER, threads=1).info()
     assert (info["text_type"], info["vision_type"]) == ("q8_0", "q8_0")

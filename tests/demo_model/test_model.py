@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pocketvlm import _core, hub
-from pocketvlm.chat_template import END_OF_UTTERANCE, all_markers
+from pocketvlm import _core
+from pocketvlm.chat_template import END_OF_UTTERANCE, SMOLVLM
 from pocketvlm.config import ModelConfig, ProcessorConfig
 from pocketvlm.demo_model import MODEL_FOLDER
+from pocketvlm.gguf_files import find_model_files
 from pocketvlm.tokenizer import Tokenizer
 
 from ..conftest import DEMO_CHECKPOINT, export
@@ -37,7 +38,7 @@ def test_it_is_what_export_makes_of_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_it_is_small() -> None:
-    files = hub.find_model_files(MODEL_FOLDER)
+    files = find_model_files(MODEL_FOLDER)
     assert files.text.stat().st_size + files.projector.stat().st_size <= MOST_BYTES
     model = _core.Model(str(files.text), str(files.projector), pool=_core.ThreadPool(1))
     assert model.num_parameters <= MOST_PARAMETERS
@@ -61,7 +62,7 @@ def test_pictures_are_split(config: ModelConfig) -> None:
 def test_all_special_tokens_are_there(config: ModelConfig) -> None:
     """Those of SmolVLM, each of them one token."""
     tokenizer = Tokenizer(MODEL_FOLDER / "tokenizer.json")
-    for marker in all_markers():
+    for marker in SMOLVLM.all_markers():
         token_id = tokenizer.token_to_id(marker)
         assert token_id is not None, marker
         assert tokenizer.encode(marker, parse_special=True) == [token_id]

@@ -18,6 +18,7 @@ from pocketvlm.export.markdown_page import find_part
 from pocketvlm.export.quality import Examinee, Exports, Subject, ask, ask_reference, prepare_questions
 from pocketvlm.export.quality_report import PAGE_PART, Report, points, read_report, to_markdown
 from pocketvlm.export.verify import examine
+from pocketvlm.gguf_files import find_model_files
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "examples" / "demo_model" / "checkpoint"
@@ -134,7 +135,7 @@ def test_four_more_bits_show(tmp_path: Path) -> None:
 
 class TestStored:
     def test_it_is_of_the_weights_that_are_shipped(self, stored: Report) -> None:
-        text = hub.find_model_files(MODEL_FOLDER).text
+        text = find_model_files(MODEL_FOLDER).text
         assert stored["pair_id"] == _core.GgufFile(text).require_string("pocketvlm.pair_id")
 
     def test_it_is_what_the_readme_shows(self, stored: Report) -> None:

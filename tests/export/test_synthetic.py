@@ -27,6 +27,10 @@ TINY_SHA256 = {
     "tiny": "99d13789290fc0b04642e8d2d4017f9affd8039be4b03461c0f8e19e66054352",
     "tiny-500m": "87570209b7f7db7ef50b4f92ccdcfcee74bbc021d0a3b16f20fda050c4182842",
     "tiny-2.2b": "0b15a6bb8607e35b99467ecfc44798b63bc45ea142d46232dbbca4b8ab485d0b",
+    "tiny-smolvlm2": "145685792f3a404605c9b7f0c08ef57d1454e492e42b77217ebbba885c10aca7",
+    "tiny-smolvlm2-2.2b": "4500675cfa18e865255a4e59d5bb6e28624a7d848335826e029de9a66c14ba49",
+    "tiny-smoldocling": "589ce0333a6a7e49415448fbab3b983b26aa9dcebc2c4769f2e413411a200b15",
+    "tiny-granite-docling": "0e45cf41b9763b851f932b8fbe14eaa9e029504c66989aab182e5a68baf8b401",
 }
 # The first million values of some tensors: size, tensor, sha256 of their bf16 bits.
 LARGE_SHA256 = [
@@ -141,19 +145,33 @@ def test_configurations_and_tokenizer_fit_together(size: str, tmp_path: Path) ->
         "256m": (2048, 512, 64),
         "500m": (2048, 512, 64),
         "2.2b": (1536, 384, 81),
+        "smolvlm2-256m": (2048, 512, 64),
+        "smolvlm2-500m": (2048, 512, 64),
+        "smolvlm2-2.2b": (1536, 384, 81),
+        "smoldocling": (2048, 512, 64),
+        "granite-docling": (2048, 512, 64),
         "tiny": (256, 64, 16),
         "tiny-500m": (256, 64, 4),
         "tiny-2.2b": (360, 90, 4),
+        "tiny-smolvlm2": (256, 64, 4),
+        "tiny-smolvlm2-2.2b": (360, 90, 4),
+        "tiny-smoldocling": (256, 64, 16),
+        "tiny-granite-docling": (256, 64, 16),
     }[size]
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    assert tokenizer.get_vocab_size() == config.text.vocab_size
+    # granite-docling has a token without a row in the embedding, and another marker at the end of an answer.
+    is_granite = size.endswith("granite-docling")
+    assert tokenizer.get_vocab_size() == config.text.vocab_size + is_granite
     assert tokenizer.token_to_id("<image>") == config.image_token_id
     assert len(tokenizer.encode("\n\n<image>").ids) == 2
     generation = json.loads((tmp_path / "generation_config.json").read_text())
-    assert tokenizer.token_to_id("<end_of_utterance>") == generation["eos_token_id"]
+    end = "<|end_of_text|>" if is_granite else "<end_of_utterance>"
+    assert tokenizer.token_to_id(end) == generation["eos_token_id"]
     listed = json.loads((tmp_path / "tokenizer_config.json").read_text())["added_tokens_decoder"]
     assert {int(id): token["content"] for id, token in listed.items()} == {
-        id: token.content for id, token in tokenizer.get_added_tokens_decoder().items()
+        id: token.content
+        for id, token in tokenizer.get_added_tokens_decoder().items()
+        if id < config.text.vocab_size
     }
 
 

@@ -69,8 +69,13 @@ def test_merges_as_strings(own_checkpoint: Path) -> None:
     assert metadata_of(own_checkpoint)["tokenizer.ggml.merges"] == expected
 
 
-def test_another_pre_tokenizer_is_not_called_smollm(own_checkpoint: Path) -> None:
-    edit(own_checkpoint / "tokenizer.json", lambda t: t["pre_tokenizer"]["pretokenizers"].pop(0))
+def test_pre_tokenizers_have_the_names_of_what_they_do(own_checkpoint: Path) -> None:
+    path = own_checkpoint / "tokenizer.json"
+    edit(path, lambda t: t["pre_tokenizer"]["pretokenizers"][0].update(individual_digits=False))
+    assert "tokenizer.ggml.pre" not in metadata_of(own_checkpoint)
+    edit(path, lambda t: t["pre_tokenizer"]["pretokenizers"].pop(0))
+    assert metadata_of(own_checkpoint)["tokenizer.ggml.pre"] == "granite-docling"
+    edit(path, lambda t: t["pre_tokenizer"]["pretokenizers"][0].update(use_regex=False))
     assert "tokenizer.ggml.pre" not in metadata_of(own_checkpoint)
 
 

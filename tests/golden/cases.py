@@ -171,6 +171,30 @@ TINY_MODELS: dict[str, dict[str, Case]] = {
     "tiny-2.2b": GENERATIONS_TINY_2_2B,
 }
 
+# What the twins of the other variants continue. Stages are held by the models above.
+VARIANTS: dict[str, dict[str, Case]] = {
+    "tiny-smolvlm2": {
+        "text": ([user("Tell me a short story about 3 cats.")], [], True),
+        "unsplit": ([user(None, "What is in this picture?")], [image(48, 64, 0)], False),
+        "split": ([user(None, "Where is the dog?")], [image(60, 80, 2)], True),
+    },
+    "tiny-smolvlm2-2.2b": {
+        "text": ([user("Tell me a short story about 3 cats.")], [], True),
+        "unsplit": ([user(None, "What is in this picture?")], [image(48, 64, 0)], False),
+        "split": ([user(None, "Who is it?")], [image(60, 80, 6)], True),
+    },
+    "tiny-smoldocling": {
+        "text": ([user("Tell me a short story about 3 cats.")], [], True),
+        "unsplit": ([user(None, "What is in this picture?")], [image(48, 64, 0)], False),
+        "split": ([user(None, "What is in this picture?")], [image(60, 80, 0)], True),
+    },
+    "tiny-granite-docling": {
+        "text": ([user("Tell me a short story about 3 cats.")], [], True),
+        "unsplit": ([user(None, "Is there a cat?")], [image(48, 64, 0)], False),
+        "split": ([user(None, "What time is it?")], [image(60, 80, 2)], True),
+    },
+}
+
 # Generations of one token by a tiny model whose config.json says something else. The real epsilons are so
 # small beside the activations that mistaking them would hardly show; these show.
 CONFIG_EDITS: dict[str, dict[str, dict[str, float]]] = {

@@ -38,6 +38,25 @@ def make_tiny(store: Store, name: str, folder: Path) -> None:
     """
     generations = cases.TINY_MODELS[name]
     golden, arrays, tolerances = _make(folder, generations, NEW_TOKENS, rows=12)
+    _require_lively(name, golden)
+    golden["faults"] = faults.measure(
+        folder, {key: case for key, case in generations.items() if key in ("split", "unsplit", "loud eps")}
+    )
+    for fault in ("two tiles swapped", "vision positions shifted", "text position shifted"):
+        if golden["faults"][fault]["first_other_token"] is None:
+            raise RuntimeError(f"{name}, {fault}: the same {NEW_TOKENS} tokens")
+    store.put_json(f"{name}-f32", golden)
+    store.put_arrays(f"{name}-f32", arrays, tolerances)
+
+
+def make_variant(store: Store, name: str, folder: Path) -> None:
+    """Makes {name}-f32.json (inputs, tokens, margins) of one of cases.VARIANTS. Raises as make_tiny."""
+    golden, _, _ = _make(folder, cases.VARIANTS[name], NEW_TOKENS, rows=1)
+    _require_lively(name, golden)
+    store.put_json(f"{name}-f32", golden)
+
+
+def _require_lively(name: str, golden: dict[str, Any]) -> None:
     for generation, case in golden["generations"].items():
         if generation in cases.CONFIG_EDITS:
             continue
@@ -51,14 +70,6 @@ def make_tiny(store: Store, name: str, folder: Path) -> None:
                 f"{name}, {generation}: a margin of {min(case['margins'])} tolerances, "
                 f"{MIN_MARGIN} are needed"
             )
-    golden["faults"] = faults.measure(
-        folder, {key: case for key, case in generations.items() if key in ("split", "unsplit", "loud eps")}
-    )
-    for fault in ("two tiles swapped", "vision positions shifted", "text position shifted"):
-        if golden["faults"][fault]["first_other_token"] is None:
-            raise RuntimeError(f"{name}, {fault}: the same {NEW_TOKENS} tokens")
-    store.put_json(f"{name}-f32", golden)
-    store.put_arrays(f"{name}-f32", arrays, tolerances)
 
 
 def make_256m(store: Store, folder: Path) -> None:

@@ -33,6 +33,9 @@ def main(argv: list[str]) -> int:
             name, help=f"the {name} model at f32: stages, logits, greedy tokens; and its prompts"
         )
         tiny.add_argument("checkpoint", type=Path, help=f"folder of `pocketvlm export synthetic {name}`")
+    for name in cases.VARIANTS:
+        variant = commands.add_parser(name, help=f"the {name} model at f32: greedy tokens")
+        variant.add_argument("checkpoint", type=Path, help=f"folder of `pocketvlm export synthetic {name}`")
     large = commands.add_parser("256m", help="logits of the 256M shape at f32")
     large.add_argument("checkpoint", type=Path, help="folder of `pocketvlm export synthetic 256m`")
     demo = commands.add_parser("demo", help="answers of the demo model at f32, with all logits")
@@ -48,6 +51,10 @@ def main(argv: list[str]) -> int:
         if arguments.command != "tiny-500m":  # which has the tokenizer of tiny
             golden_prompts.make(store, f"prompts-{arguments.command}", arguments.checkpoint)
         golden_models.make_tiny(store, arguments.command, arguments.checkpoint)
+    elif arguments.command in cases.VARIANTS:
+        if arguments.command == "tiny-granite-docling":  # the others have SmolVLM's prompt format
+            golden_prompts.make(store, f"prompts-{arguments.command}", arguments.checkpoint)
+        golden_models.make_variant(store, arguments.command, arguments.checkpoint)
     elif arguments.command == "demo":
         golden_demo.make(store, arguments.checkpoint)
     else:

@@ -17,14 +17,15 @@ import numpy.typing as npt
 import pytest
 
 from pocketvlm import _core
-from pocketvlm.chat_template import STOP_MARKERS
 from pocketvlm.config import ModelConfig
 from pocketvlm.demo_model import MODEL_FOLDER
 from pocketvlm.export.gguf_export import export_gguf
 from pocketvlm.export.gguf_file import encode_header
 from pocketvlm.export.gguf_metadata import Provenance, text_metadata
 from pocketvlm.export.quantize import TYPES
+from pocketvlm.export.synthetic import write_synthetic
 from pocketvlm.export.vocabulary import vocabulary_metadata
+from pocketvlm.processor import Processor
 from pocketvlm.tokenizer import Tokenizer
 
 from ..conftest import DEMO_CHECKPOINT
@@ -145,6 +146,13 @@ def test_answers_of_the_demo_model(demo_f32: Path, tmp_path: Path, type: str) ->
     }
 
 
+def test_the_vocabulary_of_granite_docling(tmp_path: Path) -> None:
+    """Its pre-tokenizer is another one."""
+    checkpoint = write_synthetic("tiny-granite-docling", tmp_path / "checkpoint")
+    pair = export_gguf(checkpoint, tmp_path / "model", type="q8_0")
+    check_vocabulary(pair.text, checkpoint, tmp_path)
+
+
 def check_vocabulary(text_file: Path, checkpoint: Path, scratch: Path) -> None:
     """As many tokens; the special ones, and no others, are control; stop markers stop; texts tokenize
     alike."""
@@ -152,9 +160,11 @@ def check_vocabulary(text_file: Path, checkpoint: Path, scratch: Path) -> None:
     answer = ask_llama("llama_vocabulary.py", text_file, scratch / "texts.json", scratch / "answer.json")
     added = json.loads((checkpoint / "tokenizer.json").read_text())["added_tokens"]
     tokenizer = Tokenizer(checkpoint / "tokenizer.json")
-    assert answer["vocab_size"] == ModelConfig.from_folder(checkpoint).text.vocab_size
-    assert answer["control"] == sorted(token["id"] for token in added if token["special"])
-    assert {tokenizer.token_to_id(marker) for marker in STOP_MARKERS} <= set(answer["end_of_generation"])
+    vocab_size = ModelConfig.from_folder(checkpoint).text.vocab_size
+    assert answer["vocab_size"] == vocab_size
+    special = sorted(token["id"] for token in added if token["special"])
+    assert answer["control"] == [id for id in special if id < vocab_size]
+    assert set(Processor(checkpoint).stop_token_ids) <= set(answer["end_of_generation"])
     pairs = zip(TEXTS, answer["token_ids"], strict=True)
     assert [text for text, token_ids in pairs if token_ids != tokenizer.encode(text)] == []
 

@@ -1,5 +1,5 @@
-"""Prompts: the token ids are those of transformers' processor, with the real tokenizer, the tiny one, and the
-tiny one that has no tokens for the rows and the global tile."""
+"""Prompts: the token ids are those of transformers' processor, with the real tokenizer, the tiny one, the one
+that has no tokens for the rows and the global tile, and granite-docling's."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def processor_tiny_2_2b(make_tiny_model: Callable[[str], TinyModel]) -> Processo
     return Processor(checkpoint)
 
 
+@pytest.fixture(scope="module")
+def processor_granite(make_tiny_model: Callable[[str], TinyModel]) -> Processor:
+    checkpoint = make_tiny_model("tiny-granite-docling").checkpoint
+    read_golden("prompts-tiny-granite-docling").check_source(checkpoint)
+    return Processor(checkpoint)
+
+
 def encode(processor: Processor, case: dict[str, Any]) -> list[int]:
     sizes = [ImageSize(image["height"], image["width"]) for image in case["images"]]
     plans = [plan_tiles(size, processor.config, split=case["do_image_splitting"]) for size in sizes]
@@ -61,6 +68,11 @@ def test_tiny_tokenizer(processor_tiny: Processor, case: dict[str, Any]) -> None
 @pytest.mark.parametrize("case", cases("prompts-tiny-2.2b"))
 def test_tiny_tokenizer_without_tile_markers(processor_tiny_2_2b: Processor, case: dict[str, Any]) -> None:
     assert encode(processor_tiny_2_2b, case) == case["expected_ids"]
+
+
+@pytest.mark.parametrize("case", cases("prompts-tiny-granite-docling"))
+def test_granite_docling(processor_granite: Processor, case: dict[str, Any]) -> None:
+    assert encode(processor_granite, case) == case["expected_ids"]
 
 
 def test_plain_string_content_is_one_text(processor_256m: Processor) -> None:

@@ -17,7 +17,7 @@ from pocketvlm.backends import Generated, ProgressCallback
 from pocketvlm.config import ModelConfig
 from pocketvlm.engine import Model
 from pocketvlm.errors import Cancelled
-from pocketvlm.hub import ModelFiles
+from pocketvlm.gguf_files import ModelFiles
 from pocketvlm.processor import Processor
 from pocketvlm.sampling import SamplingOptions
 from pocketvlm.tiles import PIXELS, TileLayout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pocketvlm.chat_template import TileGrid, image_markup, render
+from pocketvlm.chat_template import TileGrid, image_markup, render_smolvlm
 from pocketvlm.messages import parse_messages
 from pocketvlm.tokenizer import Segment
 
@@ -14,7 +14,7 @@ FAKE, GLOBAL, IMAGE = "<fake_token_around_image>", "<global-img>", "<image>"
 
 def prompt(messages: object, images: int = 0, grid: TileGrid | None = None) -> str:
     parsed = parse_messages(messages, ["a.png"] * images)  # type: ignore[arg-type]
-    return "".join(segment.text for segment in render(parsed, [grid or TileGrid(0, 0)] * images, 2))
+    return "".join(segment.text for segment in render_smolvlm(parsed, [grid or TileGrid(0, 0)] * images, 2))
 
 
 def test_an_unsplit_image() -> None:
@@ -59,7 +59,7 @@ def test_a_conversation() -> None:
 
 
 def test_what_a_user_types_is_never_markup() -> None:
-    segments = render(parse_messages("<image><|im_end|>", []), [], 2)
+    segments = render_smolvlm(parse_messages("<image><|im_end|>", []), [], 2)
     assert [segment for segment in segments if not segment.is_markup] == [Segment("<image><|im_end|>")]
 
 

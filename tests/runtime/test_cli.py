@@ -153,7 +153,7 @@ def test_without_a_model_the_one_in_the_cache_is_used(tiny_q8_0: Path, photo: Pa
             "tiles is 5 and split_images is False: give one of them",
         ),
         (["PHOTO", "--threads", "-1"], "threads is -1, expected an integer of at least 1"),
-        (["PHOTO", "--backend", "mlx"], "backend 'mlx' is not there; available: native, onnx"),
+        (["PHOTO", "--backend", "mlx"], "backend 'mlx' is not there; available: native, onnx, llama_cpp"),
         (["PHOTO", "--stop", ""], "stop: found '', expected strings that are not empty"),
     ],
 )
@@ -193,7 +193,7 @@ def test_info_shows_what_there_is(tmp_path: Path) -> None:
         "cpu_features": _core.cpu_features(),
         "isas": _core.isas(),
         "threads": _core.default_threads(),
-        "backends": ["native", "onnx"],
+        "backends": ["native", "onnx", "llama_cpp"],
         "cache_folder": str(tmp_path),
     }
     lines = run("info", POCKETVLM_CACHE=str(tmp_path)).stdout.splitlines()

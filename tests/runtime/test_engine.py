@@ -199,7 +199,7 @@ def test_generations_of_several_threads_run_one_at_a_time(scripted: Scripted) ->
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"backend": "mlx"}, UnsupportedError, "backend 'mlx' is not there; available: native, onnx"),
+        ({"backend": "mlx"}, UnsupportedError, "'mlx' is not there; available: native, onnx, llama_cpp"),
         ({"threads": 0}, InputError, "threads is 0"),
         ({"pixel_limit": -1}, InputError, "pixel_limit is -1"),
         ({"type": "q2_k"}, InputError, "type 'q2_k': expected one of f32, f16, bf16, q8_0, q4_0"),

@@ -20,6 +20,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from pocketvlm import hub
 from pocketvlm.demo_model import MODEL_FOLDER
 from pocketvlm.errors import FormatError, InputError, UnsupportedError
+from pocketvlm.gguf_files import find_model_files
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -47,7 +48,7 @@ def test_demo_is_the_model_that_is_installed(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert hub.resolve("demo", type="f32") == hub.find_model_files(MODEL_FOLDER)
+    assert hub.resolve("demo", type="f32") == find_model_files(MODEL_FOLDER)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "holiday.jpg").touch()
     assert hub.resolve("demo").folder == MODEL_FOLDER
@@ -343,3 +344,43 @@ def test_the_real_hub_client_offline_with_nothing_cached_says_what_to_do(cache: 
         "pocketvlm.errors.UnsupportedError: someone/tiny: no such folder, nothing cached"
     )
     assert "hf download someone/tiny" in last_line
+
+
+@pytest.fixture
+def gguf_hub(tiny_f32: Path, tiny_q8_0: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """A repository of GGUF files alone, of two types and with a file of another kind."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    for folder in (tiny_f32, tiny_q8_0):
+        for path in folder.glob("*.gguf"):
+            shutil.copy(path, repository)
+    (repository / "README.md").touch()
+    fake = FakeHub(repository, tmp_path / "snapshots")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+
+    def list_repo_files(repo_id: str, *, revision: str) -> list[str]:
+        assert (repo_id, revision, fake.online) == ("someone/tiny", COMMIT, True)
+        return [path.name for path in repository.iterdir()]
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
+    fake.snapshot.mkdir(parents=True)
+    return fake
+
+
+def test_a_repository_of_gguf_files_gives_the_pair_of_the_type(cache: Path, gguf_hub: FakeHub) -> None:
+    names = ["checkpoint-Q8_0.gguf", "mmproj-checkpoint-Q8_0.gguf"]
+    files = hub.resolve("someone/tiny")
+    assert [files.text.name, files.projector.name] == names
+    assert gguf_hub.asked == [["config.json"], names]
+    gguf_hub.online = False
+    assert hub.resolve("someone/tiny") == files
+    assert hub.resolve("someone/tiny", type="q8_0").describe()[0].image_seq_len == 16
+    with pytest.raises(InputError, match=r"has checkpoint-Q8_0\.gguf, .*expected one text file \*-F32\.gguf"):
+        hub.resolve("someone/tiny", type="f32")
+
+
+def test_a_projector_of_another_type_does(cache: Path, gguf_hub: FakeHub) -> None:
+    (gguf_hub.checkpoint / "mmproj-checkpoint-Q8_0.gguf").unlink()
+    assert hub.resolve("someone/tiny").projector.name == "mmproj-checkpoint-F32.gguf"
+    with pytest.raises(InputError, match=r"expected one text file \*-Q4_0\.gguf and one projector mmproj-"):
+        hub.resolve("someone/tiny", type="q4_0")

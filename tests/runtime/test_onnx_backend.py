@@ -13,7 +13,7 @@ import pytest
 import pocketvlm
 from pocketvlm import _core
 from pocketvlm.errors import Cancelled, Error, FormatError, InputError, UnsupportedError
-from pocketvlm.export.onnx_export import export_onnx
+from pocketvlm.export.onnx.export import export_onnx
 from pocketvlm.onnx_names import DECODER, EMBED_TOKENS, VISION_ENCODER, graph_file
 
 from ..conftest import DEMO_CHECKPOINT

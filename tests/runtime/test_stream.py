@@ -161,8 +161,7 @@ print(repr(next(stream)), flush=True)
 
 
 def test_ctrl_c_while_reading_cancels_and_leaves_the_model_usable(tiny_f32: Path) -> None:
-    code = LONG_ANSWER + (
-        "try:\n"
+    code = LONG_ANSWER.replace("print", "try:\n    print") + (
         "    for piece in stream: pass\n"
         "except KeyboardInterrupt:\n"
         "    print(len(model.generate('What?', max_new_tokens=3, ignore_eos=True).token_ids))\n"

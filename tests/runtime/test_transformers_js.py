@@ -12,7 +12,7 @@ import pytest
 
 import pocketvlm
 from pocketvlm import pixel_values
-from pocketvlm.export.onnx_export import export_onnx
+from pocketvlm.export.onnx.export import export_onnx
 from pocketvlm.image_modes import read_image_modes
 from pocketvlm.messages import parse_messages
 from pocketvlm.processor import ImageSize, Processor
