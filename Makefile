@@ -35,7 +35,7 @@ demo: build/demo/installed $(if $(MODEL),,build/demo/exported)  ## describe a pi
 test: build/test/installed build/llama/installed  ## build the wheel, install it, run every test against it
 	$(call run_tests,-m "not full")
 
-test-full: build/test/installed build/llama/installed  ## as test, with the long ones
+test-full: build/test/installed build/llama/installed build/converter/installed  ## as test, with the long ones
 	$(call run_tests)
 
 test-arm:  ## compile the core for AArch64 and compare its image kernels with the scalar ones, under qemu
@@ -72,6 +72,8 @@ clean:  ## remove everything that was made
 define run_tests
 env -u PYTHONPATH PYTHONSAFEPATH=1 POCKETVLM_LLAMA_PYTHON=$(CURDIR)/build/llama/venv/bin/python \
   POCKETVLM_PEERS=$(CURDIR)/build/peers \
+  POCKETVLM_CONVERTER=$(CURDIR)/build/converter/llama.cpp \
+  POCKETVLM_CONVERTER_PYTHON=$(CURDIR)/build/converter/venv/bin/python \
   build/test/venv/bin/pytest $(1) $(PYTEST_ARGS)
 endef
 
@@ -107,6 +109,18 @@ build/llama/installed: | tools
 	@test -x build/llama/venv/bin/pip || $(PYTHON) -m venv build/llama/venv
 	@build/llama/venv/$(PIP) wheel --no-deps --find-links build/wheels --wheel-dir build/wheels $(LLAMA)
 	@build/llama/venv/$(PIP) install --find-links build/wheels $(LLAMA)
+	@touch $@
+
+build/converter/installed: | tools
+	@echo "Getting llama.cpp's converter, which needs torch, out of $(LLAMA): once"
+	@rm -rf build/converter/llama.cpp build/converter/llama_cpp_python-*
+	@test -x build/converter/venv/bin/pip || $(PYTHON) -m venv build/converter/venv
+	@build/converter/venv/$(PIP) download --no-deps --no-binary llama-cpp-python --dest build/converter $(LLAMA)
+	@mkdir build/converter/llama.cpp
+	@tar -xzf build/converter/llama_cpp_python-*.tar.gz -C build/converter/llama.cpp --strip-components=3 --wildcards \
+	  '*/vendor/llama.cpp/*.py'
+	@build/converter/venv/$(PIP) install torch==2.13.0
+	@build/converter/venv/$(PIP) install transformers==5.23.0 sentencepiece pyyaml requests
 	@touch $@
 
 tools:

@@ -1,18 +1,22 @@
 """Files of a model -> files of another type or format.
 
 A checkpoint becomes GGUF or ONNX by the exports; a GGUF pair, of whatever types and whoever wrote it, becomes
-one of another type here. ONNX graphs and pairs become nothing else: what they were made of is better.
+one of another type here, its text file by llama.cpp where the type is one of its mixtures. ONNX graphs become
+nothing else, and pairs no graphs: what they were made of is better.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,6 +25,7 @@ from ..errors import InputError, UnsupportedError
 from ..gguf_files import ModelFiles, find_model_files
 from .gguf_export import (
     COPIED_FILES,
+    EMBEDDING_TYPES,
     ExportedPair,
     export_gguf,
     fitting_type,
@@ -29,11 +34,13 @@ from .gguf_export import (
     require_range,
 )
 from .gguf_file import GgufWriter, Metadata, TensorInfo, Value, ValueType, array, replace_metadata, uint32
+from .llama_mixtures import MIXTURES, quantize_text_file, require_quantizer
 from .onnx.types import TYPES as ONNX_TYPES
-from .output_folder import output_folder
+from .output_folder import output_folder, require_replaceable
 from .progress import OnProgress
 from .quantize import TYPES, QuantType
 
+_WRITTEN = (*COPIED_FILES, "*.gguf")
 _HASHES = "pocketvlm.tensor_hashes"
 _EMBEDDINGS = ("token_embd.weight", "output.weight")
 # Two dimensions, and yet no matrix that is multiplied.
@@ -75,10 +82,13 @@ def convert(
     Args:
         source: The folder of a Hugging Face checkpoint; a folder with a GGUF pair, or the text file of one.
         out: The folder to write. It appears when it is complete.
-        type: One of `quantize.TYPES` for GGUF, of `onnx.types.TYPES` for ONNX.
+        type: One of `quantize.TYPES` or, written by llama.cpp, `llama_mixtures.MIXTURES` for GGUF; one of
+            `onnx.types.TYPES` for ONNX.
         mmproj: The projector file of a GGUF text file, where it is not the one beside it.
-        vision_type: GGUF: the type of the projector file; `type` if not given.
-        embedding_type: GGUF: the type of token embedding and head; as `type` if not given, "q8_0" for "q4_0".
+        vision_type: GGUF: the type of the projector file, one of `quantize.TYPES`; if not given, `type`, or
+            "q8_0" where that is a mixture.
+        embedding_type: GGUF: the type of token embedding and head, one of `gguf_export.EMBEDDING_TYPES`; if
+            not given, what the mixture has, or `type`, or "q8_0" for "q4_0".
         force: Replace an earlier run's files in `out`.
         on_progress: Called with (stage, elements done, elements in total).
 
@@ -89,7 +99,8 @@ def convert(
         InputError: There is no such source; the type is unknown, or an option is not for its format; `out` is
             there and `force` is not given.
         FormatError: Files are damaged, or do not belong together.
-        UnsupportedError: From GGUF to ONNX; a value does not fit the type; packages for ONNX are missing.
+        UnsupportedError: From GGUF to ONNX; a value does not fit the type; packages that the type needs are
+            missing.
         Error: The disk is full.
     """
     folder, out = Path(source).expanduser(), Path(out)
@@ -99,11 +110,8 @@ def convert(
     if type in ONNX_TYPES:
         if is_gguf:
             raise UnsupportedError(f"{folder}: ONNX graphs are made of checkpoints, not of GGUF files")
-        for option, value in (
-            ("mmproj", mmproj),
-            ("vision_type", vision_type),
-            ("embedding_type", embedding_type),
-        ):
+        of_gguf = {"mmproj": mmproj, "vision_type": vision_type, "embedding_type": embedding_type}
+        for option, value in of_gguf.items():
             if value is not None:
                 raise InputError(f"{option} is for GGUF files; {type} is a type of ONNX files")
         from .onnx.export import export_onnx  # needs the packages
@@ -111,35 +119,43 @@ def convert(
 
         require_packages()
         return export_onnx(folder, out, types=[type], force=force, on_progress=on_progress)
-    if type not in TYPES:
-        raise InputError(f"type is {type!r}, expected one of {', '.join((*TYPES, *ONNX_TYPES))}")
+    if type not in (*TYPES, *MIXTURES):
+        raise InputError(f"type is {type!r}, expected one of {', '.join((*TYPES, *MIXTURES, *ONNX_TYPES))}")
+    options: _Options = {
+        "type": type,
+        "vision_type": vision_type,
+        "embedding_type": embedding_type,
+        "force": force,
+        "on_progress": on_progress,
+    }
     if is_gguf:
         files = find_model_files(folder, None if mmproj is None else Path(mmproj).expanduser())
-        pair = requantise(
-            files,
-            out,
-            type=type,
-            vision_type=vision_type,
-            embedding_type=embedding_type,
-            force=force,
-            on_progress=on_progress,
-        )
+        pair = requantize(files, out, **options)
+    elif mmproj is not None:
+        raise InputError(f"{folder}: is no GGUF file and no folder of one; mmproj is for those")
+    elif type in MIXTURES:
+        require_quantizer(type)
+        require_replaceable(out, force=force, replaceable=_WRITTEN)
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        # Beside `out`, where there is room for what is written.
+        with tempfile.TemporaryDirectory(dir=out.absolute().parent) as work:
+            exported = Path(work) / "f32"
+            export_gguf(folder, exported, type="f32", on_progress=on_progress)
+            pair = requantize(find_model_files(exported), out, **options)
     else:
-        if mmproj is not None:
-            raise InputError(f"{folder}: is no GGUF file and no folder of one; mmproj is for those")
-        pair = export_gguf(
-            folder,
-            out,
-            type=type,
-            vision_type=vision_type,
-            embedding_type=embedding_type,
-            force=force,
-            on_progress=on_progress,
-        )
+        pair = export_gguf(folder, out, **options)
     return [pair.text, pair.projector]
 
 
-def requantise(
+class _Options(TypedDict):
+    type: str
+    vision_type: str | None
+    embedding_type: str | None
+    force: bool
+    on_progress: OnProgress | None
+
+
+def requantize(
     files: ModelFiles,
     out: Path,
     *,
@@ -154,20 +170,23 @@ def requantise(
     What a type of few bits has lost does not come back: start from the most exact files there are. Arguments
     and errors as `convert`.
     """
-    text_type = known_type("type", type, tuple(TYPES))
-    projector_type = known_type("vision_type", vision_type or type, tuple(TYPES))
-    embeddings = known_embedding_type(type, embedding_type)
+    by_llama_cpp = type in MIXTURES
+    projector_type = known_type(
+        "vision_type", vision_type or ("q8_0" if by_llama_cpp else type), tuple(TYPES)
+    )
     name = _TYPE_IN_NAME.sub("", files.text.stem)
-    jobs = [
-        _plan("text", files.text, f"{name}-{text_type.name.upper()}.gguf", text_type, embeddings),
-        _plan(
-            "projector",
-            files.projector,
-            f"mmproj-{name}-{projector_type.name.upper()}.gguf",
-            projector_type,
-            projector_type,
-        ),
-    ]
+    text_name = f"{name}-{type.upper()}.gguf"
+    projector_name = f"mmproj-{name}-{projector_type.name.upper()}.gguf"
+    jobs = [_plan("projector", files.projector, projector_name, projector_type, projector_type)]
+    if by_llama_cpp:
+        embedding = None
+        if embedding_type is not None:
+            embedding = known_type("embedding_type", embedding_type, EMBEDDING_TYPES)
+        require_quantizer(type)
+    else:
+        text_type = known_type("type", type, tuple(TYPES))
+        embeddings = known_embedding_type(type, embedding_type)
+        jobs.insert(0, _plan("text", files.text, text_name, text_type, embeddings))
     total, done = sum(job.num_parameters for job in jobs), 0
 
     def advance(stage: str, count: int) -> None:
@@ -176,13 +195,16 @@ def requantise(
         if on_progress is not None:
             on_progress(stage, done, total)
 
-    with output_folder(out, force=force, replaceable=(*COPIED_FILES, "*.gguf")) as folder:
+    with output_folder(out, force=force, replaceable=_WRITTEN) as folder:
         for copied in COPIED_FILES:
             if (files.folder / copied).exists():
                 shutil.copyfile(files.folder / copied, folder / copied)
         for job in jobs:
             _write(job, folder / job.file_name, advance)
-    return ExportedPair(out / jobs[0].file_name, out / jobs[1].file_name)
+        if by_llama_cpp:
+            quantize_text_file(files.text, folder / text_name, type, embedding)
+            _restate_hashes(folder / text_name)
+    return ExportedPair(out / text_name, out / projector_name)
 
 
 def _plan(stage: str, path: Path, file_name: str, mostly: QuantType, embeddings: QuantType) -> _Job:
@@ -234,3 +256,15 @@ def _write(job: _Job, path: Path, advance: Callable[[str, int], None]) -> None:
             hashes[info.name] = digest.hexdigest()
             job.source.give_back(info.name)
     replace_metadata(path, before, _metadata(job, hashes), job.infos)
+
+
+def _restate_hashes(path: Path) -> None:
+    """Puts the hashes of the data as they are in the place of those that were copied with the other keys."""
+    file = _core.GgufFile(path)
+    stated = file.find(_HASHES) or []
+    with path.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as data:
+        for line in stated:
+            name = line.rpartition("=")[0]
+            now = f"{name}={hashlib.sha256(file.tensor_data(name).data).hexdigest()}".encode()
+            at = data.find(line.encode())
+            data[at : at + len(now)] = now

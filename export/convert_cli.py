@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .convert import convert
 from .gguf_export import EMBEDDING_TYPES
+from .llama_mixtures import MIXTURES
 from .onnx.types import TYPES as ONNX_TYPES
 from .progress import progress_bar
 from .quantize import TYPES
@@ -28,18 +29,22 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--type",
         required=True,
-        choices=(*TYPES, *ONNX_TYPES),
+        choices=(*TYPES, *MIXTURES, *ONNX_TYPES),
         metavar="TYPE",
-        help=f"GGUF: {', '.join(TYPES)}; ONNX: {', '.join(ONNX_TYPES)}",
+        help=f"GGUF: {', '.join(TYPES)}; GGUF by llama.cpp, with the extra 'llama': {', '.join(MIXTURES)}; "
+        f"ONNX, with the extra 'onnx': {', '.join(ONNX_TYPES)}",
     )
     parser.add_argument("--mmproj", metavar="FILE", help="projector of a GGUF text file (the one beside it)")
     parser.add_argument(
-        "--vision-type", choices=tuple(TYPES), help="GGUF: type of the projector file (as --type)"
+        "--vision-type",
+        choices=tuple(TYPES),
+        help="GGUF: type of the projector file (as --type; q8_0 for llama.cpp's)",
     )
     parser.add_argument(
         "--embedding-type",
         choices=EMBEDDING_TYPES,
-        help="GGUF: type of token embedding and head, never under 8 bits (as --type; q8_0 for q4_0)",
+        help="GGUF: type of token embedding and head, never under 8 bits (as --type; q8_0 for q4_0; for "
+        "llama.cpp's types what it chooses)",
     )
     parser.add_argument("--force", action="store_true", help="replace what an earlier run has left in OUT")
     parser.set_defaults(func=run_command)

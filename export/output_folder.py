@@ -12,6 +12,20 @@ from pathlib import Path
 from ..errors import Error, InputError
 
 
+def require_replaceable(out: Path, *, force: bool, replaceable: tuple[str, ...]) -> None:
+    """Raises InputError where `output_folder` would, for commands that have long work to do before it."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: is a file, expected a folder or nothing")
+    found = sorted(out.rglob("*"))
+    if found and not force:
+        raise InputError(f"{out}: is not empty; --force replaces it")
+    for path in found:
+        if not any(_is_written_as(path, path.relative_to(out), Path(pattern)) for pattern in replaceable):
+            raise InputError(f"{path}: was not written by this command, so {out} is not replaced")
+
+
 @contextlib.contextmanager
 def output_folder(out: Path, *, force: bool, replaceable: tuple[str, ...]) -> Iterator[Path]:
     """Yields a fresh folder beside `out` and renames it to `out` when the block ends well.
@@ -29,7 +43,7 @@ def output_folder(out: Path, *, force: bool, replaceable: tuple[str, ...]) -> It
         Error: The disk is full.
     """
     out = Path(out).resolve()
-    _require_replaceable(out, force, replaceable)
+    require_replaceable(out, force=force, replaceable=replaceable)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     partial.mkdir()
@@ -57,19 +71,6 @@ def _replace(out: Path, new: Path) -> None:
         old.rename(out)
         raise
     shutil.rmtree(old)
-
-
-def _require_replaceable(out: Path, force: bool, replaceable: tuple[str, ...]) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InputError(f"{out}: is a file, expected a folder or nothing")
-    found = sorted(out.rglob("*"))
-    if found and not force:
-        raise InputError(f"{out}: is not empty; --force replaces it")
-    for path in found:
-        if not any(_is_written_as(path, path.relative_to(out), Path(pattern)) for pattern in replaceable):
-            raise InputError(f"{path}: was not written by this command, so {out} is not replaced")
 
 
 def _is_written_as(path: Path, relative: Path, pattern: Path) -> bool:

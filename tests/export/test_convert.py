@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 
 import gguf
@@ -144,6 +145,18 @@ def test_what_makes_no_sense(
     with pytest.raises(error, match=message):
         convert(bare_f32, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_mixtures_need_llama_cpp(
+    tiny_checkpoint: Path, bare_f32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    for source in (tiny_checkpoint, bare_f32):
+        with pytest.raises(
+            UnsupportedError, match=r"q4_k_m is written by .* 'pocketvlm\[llama\]'"
+        ):
+            convert(source, tmp_path / "out", type="q4_k_m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_sources(tiny_checkpoint: Path, bare_f32: Path, tmp_path: Path) -> None:
