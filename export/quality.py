@@ -23,7 +23,7 @@ from ..messages import parse_messages
 from ..processor import ImageSize, Processor, plan_tiles
 from ..tiles import TileLayout, cut_tiles
 from .agreement import agreement, pool_agreements, step_logits
-from .gguf_export import export_gguf
+from .convert import convert
 from .outlier_twin import write_outlier_twin
 
 # The longest right answers, five shapes and a sign or six shapes, take far fewer.
@@ -115,12 +115,12 @@ class Exports:
         self._work = work
 
     def model(self, type: str, outliers: float) -> Path:
-        """Returns the folder of the model. Errors as `export_gguf` and `write_outlier_twin`."""
+        """Returns the folder of the model. Errors as `convert` and `write_outlier_twin`."""
         folder = self._work / f"{outliers:g}-{type.replace('/', '-')}"
         if not folder.exists():
             text_type, _, vision_type = type.partition("/")
             source = self._twin(outliers)
-            export_gguf(source, folder, type=text_type, vision_type=vision_type or None)
+            convert(source, folder, type=text_type, vision_type=vision_type or None)
         return folder
 
     def _twin(self, outliers: float) -> Path:

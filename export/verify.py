@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .. import _core, demo_model
 from ..errors import InputError
 from . import parity, verify_models
+from .llama_mixtures import MIXTURES
 from .markdown_page import replace_part, require_part
 from .options import name_list, positive, require_writable
 from .quality import Examinee, Exports, Outcome, Question, Subject, ask, ask_reference, prepare_questions
@@ -67,9 +68,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--types",
-        default=",".join(TYPES),
         metavar="LIST",
-        help="types of weights; q4_0/q8_0 is q4_0 with the vision tower in q8_0 (%(default)s)",
+        help=f"types of weights, those that llama.cpp writes too; q4_0/q8_0 is q4_0 with the vision tower in "
+        f"q8_0 ({','.join(TYPES)}; for --parity {','.join(parity.MIXTURES)} as well)",
     )
     parser.add_argument("--isas", metavar="LIST", help="rows of kernels (all that this CPU has)")
     parser.add_argument(
@@ -132,7 +133,9 @@ def run_command(args: argparse.Namespace) -> int:
 def _run_parity(args: argparse.Namespace) -> int:
     if args.markdown is not None:
         require_part(args.markdown, parity.PAGE_PART)
-    ways = parity.plan_ways(name_list("--types", args.types, TYPES))
+    known = (*TYPES, *MIXTURES)
+    default = (*TYPES, *parity.MIXTURES)
+    ways = parity.plan_ways(name_list("--types", args.types, known) if args.types else default)
     examples = args.examples or DEFAULT_PARITY_EXAMPLES
     with (
         tempfile.TemporaryDirectory(prefix="pocketvlm-verify-") as work,
@@ -165,7 +168,8 @@ def _checkpoint(args: argparse.Namespace) -> Path:
 
 def _examine(args: argparse.Namespace) -> Report:
     isas = name_list("--isas", args.isas, _core.isas()) if args.isas else _core.isas()
-    subjects = plan_subjects(_types(args.types), isas, args.outliers)
+    types = _types(args.types) if args.types else list(TYPES)
+    subjects = plan_subjects(types, isas, args.outliers)
     return examine(
         _checkpoint(args),
         subjects,
@@ -262,7 +266,10 @@ def examine(
 def _types(text: str) -> list[str]:
     types = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for type in types:
-        name_list("--types", type.replace("/", ",", 1), TYPES)
+        text_type, _, vision_type = type.partition("/")
+        name_list("--types", text_type, (*TYPES, *MIXTURES))
+        if vision_type:
+            name_list("--types", vision_type, TYPES)
     return types
 
 

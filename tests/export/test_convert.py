@@ -152,9 +152,7 @@ def test_mixtures_need_llama_cpp(
 ) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     for source in (tiny_checkpoint, bare_f32):
-        with pytest.raises(
-            UnsupportedError, match=r"q4_k_m is written by .* 'pocketvlm\[llama\]'"
-        ):
+        with pytest.raises(UnsupportedError, match=r"q4_k_m is written by .* 'pocketvlm\[llama\]'"):
             convert(source, tmp_path / "out", type="q4_k_m")
     assert not list(tmp_path.iterdir())
 
