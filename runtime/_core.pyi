@@ -181,6 +181,7 @@ class Model(metaclass=_Pybind11Type):
         pool: ThreadPool,
         isa: str | None = None,
         vision_compute: str = "auto",
+        vision_only: bool = False,
         stop: StopFlag | None = None,
         on_progress: _Progress | None = None,
     ) -> None: ...

@@ -201,11 +201,12 @@ size_t resident_bytes() {
 // A lower bound of what the process will hold: itself, the packed weights, one tile's activations, one block
 // of cache. Past the limit the kernel would kill the process in the middle of the work; this says so before
 // it starts.
-void check_memory_limit(const Model& model, const TextConfig& text, const VisionConfig& vision) {
+void check_memory_limit(const Model& model, const TextConfig& text, const VisionConfig& vision,
+                        bool vision_only) {
     const auto limit = control_group_memory_limit();
     if (!limit) return;
     size_t weights = 0;
-    for (const GgufFile* file : {&model.text_file, &model.projector_file}) {
+    for (const GgufFile* file : model.files(vision_only)) {
         const bool tied = file->find("output.weight") == nullptr;
         for (const GgufTensor& tensor : file->tensors()) {
             // The embedding is read from the mapped file, unless it is the head too.
@@ -216,7 +217,7 @@ void check_memory_limit(const Model& model, const TextConfig& text, const Vision
             weights += packed_bytes(type, tensor, *model.kernels);
         }
     }
-    const size_t cache = KvCache(text, KvType::f16).block_bytes();
+    const size_t cache = vision_only ? 0 : KvCache(text, KvType::f16).block_bytes();
     const size_t needed = resident_bytes() + weights + VisionScratch::bytes(vision) + cache;
     if (needed > *limit) {
         throw OutOfBudgetError(concat("memory: this model needs at least ", needed >> 20,
@@ -240,6 +241,11 @@ std::string most_common_type(const GgufFile& file) {
 }
 
 }  // namespace
+
+std::vector<const GgufFile*> Model::files(bool vision_only) const {
+    if (vision_only) return {&projector_file};
+    return {&text_file, &projector_file};
+}
 
 std::string Model::text_type() const { return most_common_type(text_file); }
 std::string Model::vision_type() const { return most_common_type(projector_file); }
@@ -265,11 +271,12 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
                                                   options.vision_arithmetic,
                                                   {},
                                                   {}});
-    check_memory_limit(*model, text, vision);
+    check_memory_limit(*model, text, vision, options.vision_only);
 
-    const auto total =
-        static_cast<int64_t>(model->text_file.tensors().size() + model->projector_file.tensors().size());
-    int64_t done = 0;
+    int64_t total = 0, done = 0;
+    for (const GgufFile* file : model->files(options.vision_only)) {
+        total += static_cast<int64_t>(file->tensors().size());
+    }
     const std::function<void()> loaded = [&] {
         stop.check();
         if (progress) progress("load", ++done, total);
@@ -278,11 +285,15 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
     model->vision = load_vision(
         Loader(model->projector_file, vision_compute, vision.image_seq_len(), loaded, model->weight_bytes),
         model->projector_file, vision);
-    model->text = load_text(Loader(model->text_file, text_compute, 0, loaded, model->weight_bytes),
-                            model->text_file, text);
+    if (options.vision_only) {
+        model->text.config = text;
+    } else {
+        model->text = load_text(Loader(model->text_file, text_compute, 0, loaded, model->weight_bytes),
+                                model->text_file, text);
+    }
     if (progress) progress("load", total, total);
 
-    for (const GgufFile* file : {&model->text_file, &model->projector_file}) {
+    for (const GgufFile* file : model->files(false)) {
         for (const GgufTensor& tensor : file->tensors())
             model->num_parameters += tensor.ne[0] * tensor.num_rows();
     }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/stop_flag.h"
 #include "base/thread_pool.h"
@@ -32,6 +33,7 @@ struct Model {
     size_t weight_bytes = 0;     // resident: packed weights
     int64_t num_parameters = 0;  // of both files
 
+    std::vector<const GgufFile*> files(bool vision_only) const;
     Compute compute() const { return {*kernels, *pool}; }
     Compute vision_compute() const { return {*kernels, *pool, vision_arithmetic}; }
     // The type that most weights of a file's layers have: "f32", "q8_0" ...
@@ -42,6 +44,7 @@ struct Model {
 struct LoadOptions {
     std::string isa;  // a row of the kernel table; empty: the best
     Arithmetic vision_arithmetic = Arithmetic::automatic;
+    bool vision_only = false;  // leaves the text model where it is, for another engine: no layers, no head
 };
 
 // Reads, proves and packs a pair of GGUF files. Throws FormatError,

@@ -32,6 +32,11 @@ struct Cache {
     std::mutex in_use;
 };
 
+void require_text(const Model& model) {
+    if (model.text.layers.empty())
+        throw InputError("vision_only: this model was loaded without its text model");
+}
+
 // The callbacks below are called with the GIL released; pybind11's std::function takes it for the call.
 Progress to_progress(const PyProgress& on_progress) {
     if (!on_progress) return {};
@@ -43,8 +48,8 @@ std::unique_ptr<Model> open_model(const std::filesystem::path& text_path,
                                   const std::filesystem::path& projector_path,
                                   const std::shared_ptr<ThreadPool>& pool,
                                   const std::optional<std::string>& isa, const std::string& vision_compute,
-                                  const StopFlag* stop, const PyProgress& on_progress) {
-    const LoadOptions options{isa.value_or(""), arithmetic_named(vision_compute)};
+                                  bool vision_only, const StopFlag* stop, const PyProgress& on_progress) {
+    const LoadOptions options{isa.value_or(""), arithmetic_named(vision_compute), vision_only};
     const Progress progress = to_progress(on_progress);
     const py::gil_scoped_release release;
     return load_model(text_path.string(), projector_path.string(), pool, options, make_stop_poll(stop),
@@ -206,6 +211,7 @@ py::dict trace_vision(const Model& model, const py::object& patches) {
 
 py::dict trace_text(const Model& model, const py::object& token_ids, const py::object& features,
                     int32_t image_token_id) {
+    require_text(model);
     const PromptArrays arrays(model, token_ids, features, image_token_id);
     TextSession session{KvCache(model.text.config, model.text.kv_type)};
     std::vector<float> logits(static_cast<size_t>(model.text.config.vocab_size));
@@ -230,7 +236,7 @@ void bind_model(py::module_& module) {
     py::class_<Model>(module, "Model")
         .def(py::init(&open_model), py::arg("text_path"), py::arg("projector_path"), py::kw_only(),
              py::arg("pool"), py::arg("isa") = py::none(), py::arg("vision_compute") = "auto",
-             py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
+             py::arg("vision_only") = false, py::arg("stop") = nullptr, py::arg("on_progress") = py::none())
         .def_property_readonly("isa", [](const Model& model) { return model.kernels->isa; })
         .def_property_readonly("vision_compute",
                                [](const Model& model) {
@@ -257,6 +263,7 @@ void bind_model(py::module_& module) {
         .def(
             "new_cache",
             [](const Model& model) {
+                require_text(model);
                 return std::unique_ptr<Cache>(
                     new Cache{&model, {KvCache(model.text.config, model.text.kv_type)}, {}});
             },

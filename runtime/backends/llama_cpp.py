@@ -64,6 +64,7 @@ def open_model(
         pool=pool,
         isa=isa or os.environ.get("POCKETVLM_ISA") or None,
         vision_compute=vision_compute,
+        vision_only=True,
         on_progress=on_progress,
     )
     text = open_text(files, config, threads=pool.num_threads)

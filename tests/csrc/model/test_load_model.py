@@ -177,6 +177,23 @@ def test_loading_reports_and_can_be_stopped(tiny_f32: Path) -> None:
         open_pair(*pair(tiny_f32), stop=stop, on_progress=lambda *step: stop.set())
 
 
+def test_a_tower_without_its_text_model(tiny_f32: Path) -> None:
+    """The same features; of the text file nothing is packed, and nothing of it runs."""
+    seen: list[tuple[str, int, int]] = []
+    text, projector = pair(tiny_f32)
+    whole = open_pair(text, projector)
+    tower = open_pair(text, projector, vision_only=True, on_progress=lambda *step: seen.append(step))
+    tiles = random_patches(whole, 2)
+    assert np.array_equal(tower.encode_images(tiles), whole.encode_images(tiles))
+    assert seen[-1][2] == len(_core.GgufFile(projector).tensors)
+    assert 0 < tower.weight_bytes < whole.weight_bytes
+    assert tower.vocab_size == whole.vocab_size
+    with pytest.raises(InputError, match="vision_only: this model was loaded without its text model"):
+        tower.new_cache()
+    with pytest.raises(InputError, match="vision_only"):
+        tower.trace_text(np.array([1], np.int32), np.empty((0, tower.hidden_size), np.float32), 2)
+
+
 def test_several_models_share_a_pool_and_threads(tiny_f32: Path, tiny_q8_0: Path) -> None:
     """Two models, one pool, four threads at once: the results of each alone."""
     pool = _core.ThreadPool(2)
