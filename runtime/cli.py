@@ -33,8 +33,8 @@ from .stream import Stream
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
 MODEL_HELP = (
-    "exported folder, GGUF text file or the folder of a pair, checkpoint folder, hub id, "
-    f"or '{hub.DEMO_MODEL}', which is installed"
+    "exported folder, GGUF text file or the folder of a pair, folder of ONNX graphs, checkpoint folder, "
+    f"hub id, or '{hub.DEMO_MODEL}', which is installed"
 )
 
 # command -> (module with add_commands(parser), help)
@@ -103,13 +103,16 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", default="native", help=f"what runs the model: {', '.join(BACKENDS)}")
+    parser.add_argument(
+        "--backend",
+        help=f"what runs the model: {', '.join(BACKENDS)} (native; onnx for a folder of ONNX graphs alone)",
+    )
     parser.add_argument(
         "--type",
         choices=tuple(dict.fromkeys((*hub.TYPES, *ONNX_TYPES))),
         metavar="TYPE",
         help=f"what to convert checkpoints to: {', '.join(hub.TYPES)} ({hub.DEFAULT_TYPE}); "
-        f"with --backend onnx, which files to open: {', '.join(ONNX_TYPES)}",
+        f"of ONNX graphs, which to open: {', '.join(ONNX_TYPES)}",
     )
     parser.add_argument(
         "--mmproj", metavar="FILE", help="projector of a GGUF text file (the one in the text file's folder)"

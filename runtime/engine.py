@@ -27,6 +27,7 @@ from .backends import (
     Generated,
     PictureEncoder,
     ProgressCallback,
+    default_backend,
     find_files,
     open_backend,
     require_backend,
@@ -51,7 +52,7 @@ from .trace import Trace
 def load(
     source: str | os.PathLike[str],
     *,
-    backend: str = "native",
+    backend: str | None = None,
     type: str | None = None,
     mmproj: str | os.PathLike[str] | None = None,
     threads: int | None = None,
@@ -65,12 +66,13 @@ def load(
 
     Args:
         source: The folder of an exported model; a pair of GGUF files with nothing beside them, as llama.cpp's
-            converter makes it: its folder or its text file; the folder of a Hugging Face checkpoint; a hub
-            id; or "demo", the small model that comes with the package. Checkpoints are converted once, into a
-            cache (`POCKETVLM_CACHE` names another folder for it).
+            converter makes it: its folder or its text file; a folder of ONNX graphs; the folder of a Hugging
+            Face checkpoint; a hub id; or "demo", the small model that comes with the package. Checkpoints are
+            converted once, into a cache (`POCKETVLM_CACHE` names another folder for it).
         backend: "native": our own engine. "onnx": onnxruntime, on a folder of ONNX graphs in the form of
             `pocketvlm export onnx` and of those on the hub; needs the extra `onnx`. "llama_cpp": llama.cpp,
-            on what the native backend takes; needs the extra `llama`.
+            on what the native backend takes; needs the extra `llama`. By default "onnx" where a folder has
+            graphs and no other weights, else "native".
         type: For "native" and "llama_cpp", what to convert a checkpoint to: "q8_0", the default, "q4_0",
             "bf16", "f16" or "f32"; an exported model keeps the type it has. For "onnx", which files of the
             folder to open: "int8", "q4", "fp32" and so on; by default the first there of those that run well.
@@ -92,6 +94,7 @@ def load(
         UnsupportedError: An architecture, backend or ISA that is not there, or an unreachable hub.
         OutOfBudgetError: The model does not fit the memory this process may use.
     """
+    backend = default_backend(source) if backend is None else backend
     require_backend(backend)
     num_threads = (
         read_integer("threads", threads, at_least=1) if threads is not None else _core.default_threads()

@@ -272,6 +272,14 @@ def _module(name: str) -> _BackendModule:
     return module
 
 
+def default_backend(source: str | os.PathLike[str]) -> str:
+    """Returns what runs a source by default: "onnx" for a folder of graphs alone, else "native"."""
+    folder = Path(source).expanduser()
+    has_graphs = any((folder / "onnx").glob("*.onnx"))
+    has_weights = any(any(folder.glob(pattern)) for pattern in ("*.gguf", "*.safetensors"))
+    return "onnx" if has_graphs and not has_weights else "native"
+
+
 def require_backend(name: str) -> None:
     """Raises UnsupportedError unless there is a backend called `name`."""
     if name not in BACKENDS:

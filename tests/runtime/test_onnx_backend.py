@@ -73,6 +73,16 @@ def test_64_greedy_tokens_are_those_of_the_native_engine(
     assert (result.prompt_tokens, result.tiles) == (expected.prompt_tokens, expected.tiles)
 
 
+def test_a_folder_of_graphs_alone_needs_no_backend_named(own: Path, tiny_checkpoint: Path) -> None:
+    """One that has other weights too, as on the hub, runs on those."""
+    named = load(own, type="fp32").generate("What?", max_new_tokens=4, ignore_eos=True)
+    model = pocketvlm.load(own, type="fp32", threads=2)
+    assert model.info()["backend"] == "onnx"
+    assert model.generate("What?", max_new_tokens=4, ignore_eos=True).token_ids == named.token_ids
+    shutil.copy(tiny_checkpoint / "model.safetensors", own)
+    assert pocketvlm.load(own, type="f32", threads=2).info()["backend"] == "native"
+
+
 @pytest.mark.parametrize("type", TYPES)
 def test_every_type_answers(exported: Path, type: str) -> None:
     model = load(exported, type=type)
