@@ -27,7 +27,7 @@ from .baseline import DEFAULT_THRESHOLD, compare, read_report
 from .conversions import convert
 from .environments import find_python, how_to_prepare
 from .machine import this_machine
-from .model_choice import add_model_choice, read_model
+from .model_choice import TYPES, add_model_choice, choose_types, read_model
 from .options import add_work_dir, read_lengths
 from .picture import write_generated_picture
 from .report import write_json
@@ -41,8 +41,9 @@ from .subjects import (
     Sources,
     Subject,
     llama_cpp_subject,
-    native_subject,
+    own_subject,
 )
+from .synthetic_models import ONNX_TYPES
 from .turn import CONTEXT_TOKENS, Question, Turn, fitting_contexts, run_turn
 
 VISION_COMPUTES = ("auto", "int8", "bf16")
@@ -63,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pocketvlm bench run`."""
     add_model_choice(parser)
     parser.add_argument(
-        "--type", default="q8_0", metavar="LIST", help=f"some of {','.join(hub.TYPES)} (%(default)s)"
+        "--type",
+        metavar="LIST",
+        help=f"some of {','.join(hub.TYPES)}, for the backend onnx of {','.join(ONNX_TYPES)} (q8_0; int8)",
     )
     parser.add_argument(
         "--backend", default="native", metavar="LIST", help=f"some of {','.join(BACKENDS)} (%(default)s)"
@@ -72,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vision-compute",
         default="auto",
         metavar="LIST",
-        help=f"some of {','.join(VISION_COMPUTES)}, as in `pocketvlm describe` (%(default)s)",
+        help=f"some of {','.join(VISION_COMPUTES)}, as in `pocketvlm describe`; the backend onnx computes as "
+        "its graphs say (%(default)s)",
     )
     parser.add_argument(
         "--compare",
@@ -123,13 +127,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Run `pocketvlm bench run`: 0; 1 where a subject failed or is worse than the baseline."""
-    types = name_list("--type", args.type, hub.TYPES)
+    asked = name_list("--type", args.type, TYPES) if args.type else []
     backends = name_list("--backend", args.backend, BACKENDS)
     computes = name_list("--vision-compute", args.vision_compute, VISION_COMPUTES)
     peers = name_list("--compare", args.compare, PEERS) if args.compare else []
     contexts = read_lengths("--contexts", args.contexts)
     if args.new_tokens < 2:
         raise InputError("--new-tokens is 1, expected at least 2: the first token is the prefill's")
+    types = choose_types(asked, [*backends, *(["llama.cpp"] if "llama.cpp" in peers else [])])
     baseline = read_report(args.baseline) if args.baseline else None
     for path in (args.json, args.plot):
         if path is not None:
@@ -142,11 +147,10 @@ def run_command(args: argparse.Namespace) -> int:
         question = Question(tuple(path.resolve() for path in images), args.prompt, args.new_tokens)
         wants_checkpoint = any(name in CHECKPOINT_SUBJECTS for peer in peers for name in PEERS[peer])
         name, sources = read_model(args, types, wants_checkpoint=wants_checkpoint)
-        types = list(sources.exported)
-        config = ModelConfig.from_folder(sources.exported[types[0]].folder)
+        config = ModelConfig.from_folder(sources.folder)
         contexts = fitting_contexts(contexts, config, CONTEXT_TOKENS)
         machine = this_machine(threads=args.threads)
-        subjects = _subjects(types, backends, computes, peers)
+        subjects = _subjects(sources, backends, computes, peers)
         results = {subject.name: Result(subject) for subject in subjects}
         ready = _prepare(results, sources, args.work_dir)
         roofs = _run_turns(ready, results, question, args.repeat, machine.threads, contexts)
@@ -190,23 +194,25 @@ def _read_size(path: Path) -> ImageSize:
 
 
 def _subjects(
-    types: Sequence[str], backends: Sequence[str], computes: Sequence[str], peers: Sequence[str]
+    sources: Sources, backends: Sequence[str], computes: Sequence[str], peers: Sequence[str]
 ) -> list[Subject]:
     """Ours, then the peers; what there are several of, those that have one carry in their names."""
 
     def name(of: str, type: str, compute: str = "auto") -> str:
-        parts = [of, *([type] if len(types) > 1 else []), *([compute] if compute != "auto" else [])]
-        return "-".join(parts)
+        several = len(sources.types(of)) > 1
+        return "-".join([of, *([type] if several else []), *([compute] if compute != "auto" else [])])
 
     subjects = [
-        native_subject(backend, type, name=name(backend, type, compute), vision_compute=compute)
+        own_subject(backend, type, name=name(backend, type, compute), vision_compute=compute)
         for backend in backends
-        for type in types
-        for compute in computes
+        for type in sources.types(backend)
+        for compute in (computes if backend != "onnx" else ["auto"])
     ]
     for peer in dict.fromkeys(name for listed in peers for name in PEERS[listed]):
         if peer == "llama.cpp":
-            subjects += [llama_cpp_subject(type, name=name(peer, type)) for type in types]
+            subjects += [
+                llama_cpp_subject(type, name=name(peer, type)) for type in sources.types("llama.cpp")
+            ]
         else:
             subjects.append(CHECKPOINT_SUBJECTS[peer])
     return subjects

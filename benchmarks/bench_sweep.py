@@ -10,20 +10,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pocketvlm import hub
 from pocketvlm.backends import BACKENDS, require_backend
 from pocketvlm.config import ModelConfig
 from pocketvlm.errors import InputError
 from pocketvlm.export.options import positive, require_writable
 
 from .machine import this_machine
-from .model_choice import add_model_choice, read_model
+from .model_choice import TYPES, add_model_choice, choose_types, read_model
 from .options import add_work_dir, read_lengths, read_sizes
 from .picture import SIZE, write_generated_picture
 from .report import Spread, number, table, write_json
 from .run_report import METRICS
 from .subject_process import SubjectProcess, stage_metrics
-from .subjects import Subject, native_subject
+from .subjects import Subject, own_subject
 from .turn import fitting_contexts, text_of
 
 QUESTION = "Describe this image."
@@ -48,7 +47,7 @@ class Point:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pocketvlm bench sweep`."""
     add_model_choice(parser)
-    parser.add_argument("--type", choices=hub.TYPES, default=hub.DEFAULT_TYPE, help="(%(default)s)")
+    parser.add_argument("--type", choices=TYPES, help="(q8_0; int8 for the backend onnx)")
     parser.add_argument("--backend", default="native", help=f"one of {','.join(BACKENDS)} (%(default)s)")
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="from 1 to N (as many as this process may use)"
@@ -75,14 +74,15 @@ def run_command(args: argparse.Namespace) -> int:
         raise InputError("--new-tokens is 1, expected at least 2: the first token is the prefill's")
     if args.json is not None:
         require_writable(args.json)
-    name, sources = read_model(args, [args.type], wants_checkpoint=False)
+    types = choose_types([args.type] if args.type else [], [args.backend])
+    name, sources = read_model(args, types, wants_checkpoint=False)
     machine = this_machine(threads=args.threads)
-    [type] = sources.exported
-    subject = native_subject(args.backend, type, name=args.backend)
+    [type] = sources.types(args.backend)
+    subject = own_subject(args.backend, type, name=args.backend)
     model = subject.model(sources)
     by_threads = [Point(str(threads)) for threads in range(1, machine.threads + 1)]
     by_size = [Point(f"{width}x{height}") for height, width in sizes]
-    config = ModelConfig.from_folder(sources.exported[type].folder)
+    config = ModelConfig.from_folder(sources.folder)
     contexts = fitting_contexts(contexts, config, args.new_tokens)
     by_context = [Point(str(context)) for context in contexts]
     with tempfile.TemporaryDirectory(prefix="pocketvlm-bench-") as scratch:

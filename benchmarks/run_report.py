@@ -109,8 +109,7 @@ def to_text(report: Report) -> str:
     parts = [_head(report)]
     if report.measured:
         parts.append(_figures(report))
-    if len(report.measured) > 1:
-        parts.append(_ratios(report))
+        parts += _ratios(report)
     if report.measured and report.contexts:
         parts.append(_decode_by_context(report))
     if report.measured and not any("energy_j" in result.spreads() for result in report.measured):
@@ -177,9 +176,18 @@ def _figures(report: Report) -> str:
     return table(["", *(metric.heading for metric in columns.values())], lines)
 
 
-def _ratios(report: Report) -> str:
-    """How the other subjects compare with the first one: times as fast, times the memory."""
+def _ratios(report: Report) -> list[str]:
+    """How all others compare with the first subject, and the peers with every further one of ours."""
     first, *others = report.measured
+    peers = [other for other in others if other.subject.backend is None]
+    parts = [_ratios_to(first, others)] if others else []
+    if peers:
+        parts += [_ratios_to(result, peers) for result in others if result.subject.backend is not None]
+    return parts
+
+
+def _ratios_to(first: Result, others: Sequence[Result]) -> str:
+    """A table of how others compare with one: times as fast, times the memory."""
     names = [name for name in METRICS if name in first.spreads() and name != "peak_memory_high_water_bytes"]
     lines = []
     for other in others:
@@ -231,7 +239,9 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 
 def _result(report: Report, result: Result) -> dict[str, Any]:
-    about = {"status": result.status, "title": result.subject.title}
+    about: dict[str, Any] = {"status": result.status, "title": result.subject.title}
+    if result.subject.backend is not None:
+        about["backend"] = result.subject.backend
     if result.status == "absent":
         return about | {"how_to_prepare": result.how_to_prepare}
     if result.status == "failed":

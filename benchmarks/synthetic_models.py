@@ -1,16 +1,9 @@
-"""Synthetic models, made once by `pocketvlm export` in child processes and kept in a folder.
-
-What is kept is used again only by the export that made it: a change of its code makes the models anew.
-"""
+"""Synthetic models as GGUF pairs and ONNX graphs, made once by `pocketvlm export` and kept in a folder."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +11,31 @@ import filelock
 
 from pocketvlm.errors import Error
 
+from .exports import is_made, make, stamp
+
 # size -> parameters
 SIZES = {"256m": 256_484_928, "500m": 507_482_304, "2.2b": 2_246_272_880, "tiny": 618_688}
 
 # type -> bytes that a parameter takes on disk, at most: embedding and head of q4_0 stay at 8 bits
 TYPES = {"f32": 4.0, "bf16": 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 34 / 32}
+# The same of ONNX graphs, where embedding and head are stored by themselves.
+ONNX_TYPES = {
+    "fp32": 4.5,
+    "fp16": 2.25,
+    "int8": 1.2,
+    "q8": 1.2,
+    "uint8": 1.2,
+    "q4": 0.85,
+    "q4f16": 0.8,
+    "bnb4": 0.8,
+}
 _CHECKPOINT_BYTES = 2.0  # bf16
+_CHECK_BYTES = 4.0  # graphs are held against a model at float32, made for it and removed
 _SLACK = 1.05  # tensors that stay float32, tokenizer, metadata
 
 
 class SyntheticModel(NamedTuple):
-    """A size of SmolVLM with made-up weights, exported at a type."""
+    """A size of SmolVLM with made-up weights, exported at a type of GGUF files or of ONNX graphs."""
 
     size: str
     type: str
@@ -60,22 +67,23 @@ def make_synthetic_models(
     except OSError as error:
         raise Error(f"{work_dir}: cannot be made: {error.strerror}; --work-dir names another") from error
     with filelock.FileLock(work_dir / "lock"):
-        missing = [model for model in models if not _is_made(work_dir / model.name)]
+        missing = [model for model in models if not is_made(work_dir / model.name)]
         sizes = list(dict.fromkeys(model.size for model in (models if keep_checkpoints else missing)))
         _require_room(missing, sizes, work_dir, keep_checkpoints)
         for size in sizes:
             checkpoint = checkpoint_folder(size, work_dir)
             try:
-                if not _is_made(checkpoint):
-                    _make(checkpoint, "synthetic", size, str(checkpoint))
+                if not is_made(checkpoint):
+                    make(checkpoint, "synthetic", size, str(checkpoint))
                 for model in missing:
                     if model.size == size:
                         out = work_dir / model.name
-                        _make(out, "gguf", str(checkpoint), str(out), "--type", model.type)
+                        form = "onnx" if model.type in ONNX_TYPES else "gguf"
+                        make(out, form, str(checkpoint), str(out), "--type", model.type)
             finally:
                 if not keep_checkpoints:
                     shutil.rmtree(checkpoint, ignore_errors=True)
-                    _stamp(checkpoint).unlink(missing_ok=True)
+                    stamp(checkpoint).unlink(missing_ok=True)
     return {model: work_dir / model.name for model in models}
 
 
@@ -88,12 +96,13 @@ def _require_room(
     missing: Sequence[SyntheticModel], sizes: Sequence[str], work_dir: Path, keep_checkpoints: bool
 ) -> None:
     """Raises Error unless all that is missing fits the disk, checkpoints of `sizes` meanwhile included."""
-    exports = sum(SIZES[model.size] * TYPES[model.type] for model in missing)
+    exports = sum(SIZES[model.size] * (TYPES | ONNX_TYPES)[model.type] for model in missing)
+    checks = [SIZES[model.size] * _CHECK_BYTES for model in missing if model.type in ONNX_TYPES]
     checkpoints = [
-        SIZES[size] * _CHECKPOINT_BYTES for size in sizes if not _is_made(checkpoint_folder(size, work_dir))
+        SIZES[size] * _CHECKPOINT_BYTES for size in sizes if not is_made(checkpoint_folder(size, work_dir))
     ]
     together = sum(checkpoints) if keep_checkpoints else max(checkpoints, default=0)
-    needed = (exports + together) * _SLACK
+    needed = (exports + together + max(checks, default=0)) * _SLACK
     free = shutil.disk_usage(work_dir).free
     if needed > free:
         names = ", ".join(model.name for model in missing) or "the checkpoint"
@@ -101,38 +110,3 @@ def _require_room(
             f"{work_dir}: {free / 1e9:.1f} GB of disk are free, making {names} needs {needed / 1e9:.1f} GB; "
             "--work-dir names another place"
         )
-
-
-def _make(out: Path, *arguments: str) -> None:
-    """Runs `pocketvlm export ARGUMENTS --force`, which writes `out`, and stamps it."""
-    print(f"making {out.name} in {out.parent}", file=sys.stderr)
-    _stamp(out).unlink(missing_ok=True)
-    # -P: the folder we are started in is not a place to import from.
-    command = [sys.executable, "-P", "-m", "pocketvlm.export", *arguments, "--force"]
-    # On a terminal the child shows its progress bar; elsewhere its words go into the error.
-    stderr = None if sys.stderr.isatty() else subprocess.PIPE
-    child = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
-    if child.returncode:
-        said = (child.stderr or "see above").strip().splitlines()
-        raise Error(f"{out}: cannot be made (exit code {child.returncode}): {said[-1].split('error: ')[-1]}")
-    _stamp(out).write_text(_export_code())
-
-
-def _is_made(out: Path) -> bool:
-    return out.is_dir() and _stamp(out).is_file() and _stamp(out).read_text() == _export_code()
-
-
-def _stamp(out: Path) -> Path:
-    """The file that says what code made `out`; beside it, since `out` holds what an export writes alone."""
-    return out.with_name(f"{out.name}.export-sha256")
-
-
-def _export_code() -> str:
-    """The sha256 over the sources and data of pocketvlm.export."""
-    digest = hashlib.sha256()
-    package = Path(str(files("pocketvlm"))) / "export"
-    for path in sorted(package.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(package)} {path.stat().st_size}\n".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()

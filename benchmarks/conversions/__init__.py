@@ -6,7 +6,6 @@ if __name__ != "pocketvlm.benchmarks.conversions":
         "install the project (pip install .) and import that"
     )
 
-import hashlib
 import shutil
 import sys
 import time
@@ -17,6 +16,7 @@ import filelock
 from pocketvlm.errors import BackendError
 
 from ..environments import ENVIRONMENTS, environment_folder, python_environment
+from ..exports import checkpoint_identity
 from ..logged_command import run_logged
 
 # name -> (script in this folder: python SCRIPT CHECKPOINT OUT, environment it runs in)
@@ -37,7 +37,8 @@ def convert(name: str, checkpoint: Path, work_dir: Path) -> Path:
     """
     script, environment = CONVERSIONS[name]
     script_path = Path(__file__).parent / script
-    identity = _identity(checkpoint, script_path, repr(ENVIRONMENTS[environment]))
+    made_by = f"{ENVIRONMENTS[environment]!r}\n".encode() + script_path.read_bytes()
+    identity = checkpoint_identity(checkpoint, made_by)
     folder = work_dir.expanduser().resolve() / "converted" / f"{checkpoint.name}--{name}--{identity}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
@@ -59,12 +60,3 @@ def convert(name: str, checkpoint: Path, work_dir: Path) -> Path:
             shutil.rmtree(staging, ignore_errors=True)
         print(f"converted after {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return folder
-
-
-def _identity(checkpoint: Path, script: Path, environment: str) -> str:
-    digest = hashlib.sha256(f"{checkpoint.resolve()}\n{environment}\n".encode())
-    digest.update(script.read_bytes())
-    for path in sorted(path for path in checkpoint.iterdir() if path.is_file()):
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]

@@ -11,13 +11,14 @@ if __name__ != "pocketvlm.benchmarks.subjects":
     )
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pocketvlm import _core
+from pocketvlm import _core, hub
 from pocketvlm.gguf_files import ModelFiles
+from pocketvlm.onnx_names import SUFFIXES
 
 # What multiplies: the compute roof that bounds a subject.
 Arithmetic: TypeAlias = Literal["fp32", "bf16", "int8"]
@@ -30,10 +31,26 @@ class Sources:
     Attributes:
         exported: type -> GGUF pair.
         checkpoint: The folder that peers load or convert; None when only an exported model is given.
+        graphs: type -> folder of ONNX graphs.
     """
 
     exported: Mapping[str, ModelFiles]
     checkpoint: Path | None
+    graphs: Mapping[str, Path]
+
+    @property
+    def folder(self) -> Path:
+        """One that has the model's configurations."""
+        return next(iter([*(pair.folder for pair in self.exported.values()), *self.graphs.values()]))
+
+    def types(self, subject: str) -> list[str]:
+        """Those that are there of the files that a backend, or "llama.cpp", loads."""
+        return list(self.graphs if subject == "onnx" else self.exported)
+
+
+def types_of(subject: str) -> Sequence[str]:
+    """Returns the types that there are of the files that a backend, or "llama.cpp", loads."""
+    return tuple(SUFFIXES) if subject == "onnx" else hub.TYPES
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class Subject:
         bytes_per_weight: Of the weights that it reads for every token.
         model: What its module's `load` gets, beside what a conversion made.
         conversion: What has to be made of the checkpoint first: a name in conversions.CONVERSIONS.
+        backend: That of ours which it is; None for a peer.
     """
 
     name: str
@@ -59,6 +77,7 @@ class Subject:
     bytes_per_weight: float
     model: Callable[[Sources], dict[str, str]]
     conversion: str | None = None
+    backend: str | None = None
 
 
 # type of our weights -> (bytes per weight with its scales, what multiplies them)
@@ -69,28 +88,44 @@ _TYPES: Mapping[str, tuple[float, Arithmetic]] = {
     "q8_0": (34 / 32, "int8"),
     "q4_0": (18 / 32, "int8"),
 }
+# The same of ONNX graphs; scales of a channel are not counted.
+_ONNX_TYPES: Mapping[str, tuple[float, Arithmetic]] = {
+    "fp32": (4.0, "fp32"),
+    "fp16": (2.0, "fp32"),
+    "int8": (1.0, "int8"),
+    "q8": (1.0, "int8"),
+    "uint8": (1.0, "int8"),
+    "q4": (20 / 32, "int8"),
+    "q4f16": (18 / 32, "int8"),
+    "bnb4": (36 / 64, "fp32"),
+}
 # what `_core.vision_compute` says -> what multiplies
 _ARITHMETIC: Mapping[str, Arithmetic] = {"f32": "fp32", "bf16": "bf16", "int8": "int8"}
 
 
-def native_subject(backend: str, type: str, *, name: str, vision_compute: str = "auto") -> Subject:
+def own_subject(backend: str, type: str, *, name: str, vision_compute: str = "auto") -> Subject:
     """Returns pocketvlm with a backend, a type of weights and what the vision tower multiplies in."""
-    bytes_per_weight, _ = _TYPES[type]
-    isa = os.environ.get("POCKETVLM_ISA") or _core.isas()[0]
-    arithmetic = _ARITHMETIC[_core.vision_compute(isa, type, vision_compute)]
+    if backend == "onnx":
+        bytes_per_weight, arithmetic = _ONNX_TYPES[type]
+    else:
+        bytes_per_weight, _ = _TYPES[type]
+        isa = os.environ.get("POCKETVLM_ISA") or _core.isas()[0]
+        arithmetic = _ARITHMETIC[_core.vision_compute(isa, type, vision_compute)]
     asked = "" if vision_compute == "auto" else f", vision in {vision_compute}"
+
+    def model(sources: Sources) -> dict[str, str]:
+        folder = sources.graphs[type] if backend == "onnx" else sources.exported[type].folder
+        return {"folder": str(folder), "type": type, "backend": backend, "vision_compute": vision_compute}
+
     return Subject(
         name,
         f"pocketvlm {backend}, {type}{asked}",
-        "native.py",
+        "own.py",
         None,
         arithmetic,
         bytes_per_weight,
-        lambda sources: {
-            "folder": str(sources.exported[type].folder),
-            "backend": backend,
-            "vision_compute": vision_compute,
-        },
+        model,
+        backend=backend,
     )
 
 

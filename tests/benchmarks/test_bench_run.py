@@ -237,16 +237,66 @@ class TestCommand:
         with Image.open(plot) as image:
             assert image.width > 1000
 
+    def test_measures_graphs_of_each_type_beside_a_pair(
+        self, work_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out, plot = tmp_path / "out.json", tmp_path / "out.png"
+        options = ["--backend", "onnx,native", "--type", "fp32,int8,f32", "--vision-compute", "auto,int8"]
+        options += ["--repeat", "1", "--contexts", "20", "--json", str(out), "--plot", str(plot)]
+        assert bench(work_dir, *options) == 0
+        printed = capsys.readouterr().out
+        assert "pocketvlm onnx, int8" in printed
+        assert printed.count("How much better") == 1  # no peer to hold the others against
+        subjects = validated(out)["subjects"]
+        assert [(name, subject["backend"], subject["arithmetic"]) for name, subject in subjects.items()] == [
+            ("onnx-fp32", "onnx", "fp32"),
+            ("onnx-int8", "onnx", "int8"),
+            ("native", "native", "fp32"),
+            ("native-int8", "native", "fp32"),
+        ]
+        for subject in subjects.values():
+            assert (subject["tiles"], subject["prompt_tokens"]) == (13, 250)
+            assert ("onnxruntime" in subject["versions"]) == (subject["backend"] == "onnx")
+        assert plot.stat().st_size > 10_000
+
+    def test_takes_a_checkpoint_or_its_graphs_for_the_backend_onnx(
+        self, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "out.json"
+        options = ["--backend", "onnx", "--new-tokens", "2", "--repeat", "1", "--contexts", ""]
+        options += ["--work-dir", str(tmp_path), "--json", str(out)]
+        assert main(["bench", "-m", str(tiny_checkpoint), *options]) == 0
+        (graphs,) = [path for path in (tmp_path / "graphs").iterdir() if path.is_dir()]
+        assert graphs.name.startswith(f"{tiny_checkpoint.name}--int8--")
+        assert capsys.readouterr().err.count("making") == 1
+        for source in (tiny_checkpoint, graphs):
+            assert main(["bench", "-m", str(source), *options]) == 0
+            assert "making" not in capsys.readouterr().err
+            assert validated(out)["subjects"]["onnx"]["title"] == "pocketvlm onnx, int8"
+        assert main(["bench", "-m", str(graphs), *options, "--type", "q4"]) == 1
+        assert "has int8 of decoder_model_merged" in capsys.readouterr().err
+
     def test_measures_llama_cpp_on_the_pair_that_we_exported(
-        self, work_dir: Path, tmp_path: Path, peers_run: Callable[[str, str], None]
+        self,
+        work_dir: Path,
+        tmp_path: Path,
+        peers_run: Callable[[str, str], None],
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         python = os.environ.get("POCKETVLM_LLAMA_PYTHON")
         if not python:
             pytest.fail(HOW_TO_PREPARE)
         peers_run("llama.cpp", f'exec {Path(python).absolute()} "$@"')
         out = tmp_path / "out.json"
-        options = ["--type", "f32", "--compare", "llama.cpp", "--repeat", "1", "--contexts", "20"]
-        assert bench(work_dir, *options, "--json", out) == 0
+        options = ["--backend", "onnx,native", "--type", "fp32,f32", "--compare", "llama.cpp"]
+        assert bench(work_dir, *options, "--repeat", "1", "--contexts", "20", "--json", out) == 0
+        tables = capsys.readouterr().out.split("How much better ")[1:]
+        for table, name, others in zip(
+            tables, ["onnx, fp32", "native, f32"], [["pocketvlm", "llama.cpp,"], ["llama.cpp,"]], strict=True
+        ):
+            rows = table.split("\n\n")[0].splitlines()
+            assert rows[0].startswith(f"pocketvlm {name} is than")
+            assert [row.split()[0] for row in rows[3:]] == others
         llama = validated(out)["subjects"]["llama.cpp"]
         assert llama["versions"] == {"llama-cpp-python": "0.3.36"}
         assert llama["tiles"] == 13
@@ -314,6 +364,16 @@ class TestCommand:
         ("options", "message"),
         [
             (["--type", "q9"], "--type: found 'q9', expected some of f32"),
+            (["--type", "int8"], "--type: found int8, native takes some of f32,"),
+            (["--type", "int8,q8_0"], "--type: found 'int8', which is not for native"),
+            (
+                ["--type", "int8", "--backend", "onnx", "--compare", "llama.cpp"],
+                "llama.cpp takes some of f32,",
+            ),
+            (
+                ["--backend", "onnx", "-m", "demo"],
+                "demo: expected a checkpoint, or a folder with the subfolder",
+            ),
             (["--backend", "abacus"], "--backend: found 'abacus', expected some of native"),
             (["--compare", "llama"], "--compare: found 'llama', expected some of llama.cpp"),
             (["--new-tokens", "1"], "expected at least 2"),

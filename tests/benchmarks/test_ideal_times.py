@@ -9,7 +9,7 @@ import pytest
 
 from pocketvlm.benchmarks.ideal_times import Work, decode_bytes, num_weights, prefill_gflop, roof_fractions
 from pocketvlm.benchmarks.roofs import Roofs
-from pocketvlm.benchmarks.subjects import CHECKPOINT_SUBJECTS, native_subject
+from pocketvlm.benchmarks.subjects import CHECKPOINT_SUBJECTS, own_subject
 from pocketvlm.config import ModelConfig
 from pocketvlm.image_plan import gflop_per_tile
 
@@ -33,7 +33,7 @@ def test_the_256m_has_the_work_of_the_256m(config: ModelConfig) -> None:
 
 
 def test_a_subject_at_the_roof_reaches_1(config: ModelConfig) -> None:
-    subject = native_subject("native", "q8_0", name="native", vision_compute="int8")
+    subject = own_subject("native", "q8_0", name="native", vision_compute="int8")
     work = Work(config, images=2, image_bytes=20_000_000, tiles=26, prompt_tokens=1748, new_tokens=65)
     token_s = decode_bytes(config, 874 + 32, 34 / 32) / 10e9
     prefill_s = prefill_gflop(config, 874) / 400

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from pocketvlm.benchmarks import synthetic_models
-from pocketvlm.benchmarks.synthetic_models import SIZES, TYPES, SyntheticModel, make_synthetic_models
+from pocketvlm.benchmarks import exports
+from pocketvlm.benchmarks.synthetic_models import (
+    ONNX_TYPES,
+    SIZES,
+    TYPES,
+    SyntheticModel,
+    make_synthetic_models,
+)
 from pocketvlm.config import ModelConfig
 from pocketvlm.errors import Error
 from pocketvlm.export.model_files import model_files
+from pocketvlm.export.onnx.types import TYPES as EXPORT_ONNX_TYPES
 from pocketvlm.export.quantize import TYPES as EXPORT_TYPES
 from pocketvlm.export.tensor_map import all_tensors
 
@@ -28,6 +35,7 @@ def test_parameters_are_those_of_the_shape(size: str, tmp_path: Path) -> None:
 
 def test_types_are_those_of_the_export() -> None:
     assert set(TYPES) == set(EXPORT_TYPES)
+    assert set(ONNX_TYPES) == set(EXPORT_ONNX_TYPES)
 
 
 def test_a_model_is_made_once_and_the_checkpoint_goes(
@@ -57,7 +65,7 @@ def test_another_export_makes_models_anew(tmp_path: Path, monkeypatch: pytest.Mo
     folder = make_synthetic_models([TINY_F32], tmp_path)[TINY_F32]
     (text,) = folder.glob("[!m]*.gguf")
     text.write_bytes(b"as the old code wrote it")
-    monkeypatch.setattr(synthetic_models, "_export_code", lambda: "changed")
+    monkeypatch.setattr(exports, "_export_code", lambda: "changed")
     make_synthetic_models([TINY_F32], tmp_path)
     assert text.read_bytes()[:4] == b"GGUF"
 

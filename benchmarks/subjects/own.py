@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from typing import Any
 
 import pocketvlm
 
 
 def load(model: dict[str, str], threads: int) -> Runner:
-    """Loads the exported folder `model["folder"]` in the backend `model["backend"]`."""
+    """Loads `model["folder"]` in the backend `model["backend"]`, its ONNX graphs of `model["type"]`."""
     return Runner(
         pocketvlm.load(
             model["folder"],
             backend=model["backend"],
+            type=model["type"],
             vision_compute=model["vision_compute"],
             threads=threads,
         )
@@ -29,6 +31,8 @@ class Runner:
         self.versions = {"pocketvlm": pocketvlm.__version__}
         if "isa" in info:
             self.versions["kernels"] = info["isa"]
+        if info["backend"] == "onnx":
+            self.versions["onnxruntime"] = version("onnxruntime")
 
     def describe(self, image: str, question: str, new_tokens: int) -> dict[str, Any]:
         """Answers a question about an image file."""
