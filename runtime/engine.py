@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from . import _core
@@ -25,7 +24,6 @@ from .backends import (
     Backend,
     Files,
     Generated,
-    PictureEncoder,
     ProgressCallback,
     default_backend,
     find_files,
@@ -35,6 +33,8 @@ from .backends import (
 from .camera_frame import CameraFrame
 from .config import ModelConfig
 from .errors import Cancelled, ContextLengthError, FormatError, InputError
+from .image_cache import DEFAULT_CACHE_BYTES, ImageCache
+from .image_encoder import ImageEncoder
 from .image_modes import ImageModes, Tiles, read_image_modes
 from .image_plan import ImagePlan, cost_of
 from .images import DEFAULT_PIXEL_LIMIT, ImageSource, LoadedImage, check_image_size, load_image
@@ -45,7 +45,6 @@ from .result import GenerationResult, Memory, Timings
 from .sampling import SamplingKeywords, SamplingOptions, read_sampling
 from .stream import Stream
 from .text_assembler import AnswerText
-from .tiles import TileLayout, cut_tiles, find_distinct_tiles
 from .trace import Trace
 
 
@@ -60,6 +59,7 @@ def load(
     vision_compute: str = "auto",
     vision_engine: str | None = None,
     pixel_limit: int = DEFAULT_PIXEL_LIMIT,
+    image_cache_bytes: int = DEFAULT_CACHE_BYTES,
     on_progress: ProgressCallback | None = None,
 ) -> Model:
     """Loads a model.
@@ -86,6 +86,8 @@ def load(
         vision_engine: Of backend "llama_cpp", what makes the image features: "native", the default, our
             preprocessing and tower, or "mtmd", llama.cpp's own.
         pixel_limit: The most pixels to accept in one image.
+        image_cache_bytes: How much to hold of image features at most, so that an image that comes again, as
+            in a conversation, is not encoded again. The answers are the same; 0: none.
         on_progress: Called as `on_progress(stage, done, total)` while weights are read.
 
     Raises:
@@ -100,6 +102,7 @@ def load(
         read_integer("threads", threads, at_least=1) if threads is not None else _core.default_threads()
     )
     pixel_limit = read_integer("pixel_limit", pixel_limit, at_least=1)
+    image_cache = ImageCache(read_integer("image_cache_bytes", image_cache_bytes, at_least=0))
     files = find_files(backend, source, type, mmproj)
 
     started = time.perf_counter()
@@ -118,7 +121,15 @@ def load(
     )
     load_s = time.perf_counter() - started
     return Model(
-        files, config, processor, opened, pool, backend_name=backend, pixel_limit=pixel_limit, load_s=load_s
+        files,
+        config,
+        processor,
+        opened,
+        pool,
+        image_cache,
+        backend_name=backend,
+        pixel_limit=pixel_limit,
+        load_s=load_s,
     )
 
 
@@ -128,6 +139,7 @@ class _Request:
 
     started: float  # time.perf_counter() of the call
     pixels: list[LoadedImage]
+    digests: list[bytes]  # of the pixels
     plans: list[TilePlan]
     token_ids: list[int]
     max_new_tokens: int
@@ -153,6 +165,7 @@ class Model:
         processor: Processor,
         backend: Backend,
         pool: _core.ThreadPool,
+        image_cache: ImageCache,
         *,
         backend_name: str,
         pixel_limit: int,
@@ -163,6 +176,7 @@ class Model:
         self._processor = processor
         self._backend = backend
         self._pool = pool
+        self._images = ImageEncoder(backend, config, processor, pool, image_cache)
         self._backend_name = backend_name
         self._pixel_limit = pixel_limit
         self._load_s = load_s
@@ -301,12 +315,17 @@ class Model:
             )
         stop_flag = _core.StopFlag()
         with self._running:
-            token_ids, patches = self._trace_vision(request)
-            image_features, *_ = self._encode(request, stop_flag)
+            token_ids, patches = self._images.trace(request.token_ids, request.pixels, request.plans)
+            encoded = self._images.encode(request.pixels, request.digests, request.plans, stop=stop_flag)
             logits = self._backend.step_logits(
-                request.token_ids, image_features, continuation, stop=stop_flag
+                request.token_ids, encoded.features, continuation, stop=stop_flag
             )
-        return Trace(token_ids, patches, image_features, logits)
+        return Trace(token_ids, patches, encoded.features, logits)
+
+    def clear_image_cache(self) -> None:
+        """Forgets the features of images that were encoded before; waits for a generation that runs."""
+        with self._running:
+            self._images.cache.clear()
 
     def info(self) -> dict[str, Any]:
         """Returns what this model is and how it runs, as plain values for JSON."""
@@ -320,6 +339,7 @@ class Model:
             "context_length": text_config.max_position_embeddings,
             "tile_size": self._processor.config.tile_size,
             "image_tokens_per_tile": self._processor.config.image_seq_len,
+            "image_cache_bytes": self._images.cache.nbytes,
             "load_s": self._load_s,
             "peak_bytes": peak_resident_bytes(),
         }
@@ -355,6 +375,8 @@ class Model:
             for i, source in enumerate(sources, 1)
         ]
 
+        digests = [self._images.digest(*image) for image in zip(sources, pixels, strict=True)]
+
         processor_config = self._processor.config
         plans = [modes.plan(ImageSize(*array.shape[:2]), processor_config) for array in pixels]
         token_ids = self._processor.encode(messages, plans)
@@ -369,6 +391,7 @@ class Model:
         return _Request(
             started,
             pixels,
+            digests,
             plans,
             token_ids,
             max_new_tokens,
@@ -387,7 +410,13 @@ class Model:
         with self._running:
             if stop_flag.is_set():
                 raise Cancelled("cancelled while waiting for another generation")
-            image_features, tiles_saved, preprocess_s, vision_s = self._encode(request, stop_flag)
+            encoded = self._images.encode(
+                request.pixels,
+                request.digests,
+                request.plans,
+                stop=stop_flag,
+                on_progress=request.on_progress,
+            )
 
             answers = [AnswerText(request.stop, emit) for _ in range(request.n)]
             first_token: list[float] = []  # the moment it came
@@ -399,7 +428,7 @@ class Model:
 
             generated = self._backend.generate(
                 request.token_ids,
-                image_features,
+                encoded.features,
                 max_new_tokens=request.max_new_tokens,
                 stop_token_ids=self._processor.stop_token_ids,
                 ignore_eos=request.ignore_eos,
@@ -420,13 +449,13 @@ class Model:
                 token_ids=generated.token_ids,
                 finish_reason="stop" if answer.stopped else generated.finish_reason,
                 prompt_tokens=len(request.token_ids),
-                image_tokens=len(image_features),
+                image_tokens=len(encoded.features),
                 tiles=sum(plan.num_tiles for plan in request.plans),
-                tiles_saved=tiles_saved,
+                tiles_saved=encoded.tiles_saved,
                 timings=Timings(
                     load_s=self._load_s,
-                    preprocess_s=preprocess_s,
-                    vision_s=vision_s,
+                    preprocess_s=request.prepare_s + encoded.cut_s,
+                    vision_s=encoded.vision_s,
                     prefill_s=generated.prefill_s,
                     decode_s=generated.decode_s,
                     time_to_first_token_s=first_token[0] - request.started,
@@ -438,64 +467,6 @@ class Model:
 
         first, *others = map(result, answers, [generated, *generated.alternatives])
         return replace(first, alternatives=others)
-
-    def _trace_vision(self, request: _Request) -> tuple[list[int], NDArray[np.float32]]:
-        """Returns `Trace.token_ids` and `Trace.patches`."""
-        config, patch_size = self._processor.config, self.config.vision.patch_size
-        if not isinstance(self._backend, PictureEncoder):
-            layout = TileLayout("patches_f32", patch_size)
-            values = cut_tiles(request.pixels, request.plans, config, layout=layout, pool=self._pool)
-            return request.token_ids, np.divide(values, 255, dtype=np.float32)
-        shape, dtype = TileLayout("patches_f32", patch_size).array_type(config.tile_size)
-        token_ids, patches = request.token_ids, [np.empty((0, *shape), dtype)]
-        for picture, plan in zip(request.pixels, request.plans, strict=True):
-            traced = self._backend.trace_picture(picture, plan)
-            token_ids = self._processor.with_picture_tokens(token_ids, plan, traced.token_ids)
-            patches.append(traced.patches)
-        return token_ids, np.concatenate(patches)
-
-    def _encode(
-        self, request: _Request, stop_flag: _core.StopFlag
-    ) -> tuple[NDArray[np.float32], int, float, float]:
-        """Returns the features of the images, how many tiles were saved, as `_encode_tiles`, and the seconds
-        that preprocessing and the vision tower took."""
-        clock = time.perf_counter()
-        if isinstance(self._backend, PictureEncoder):
-            features = self._backend.encode_pictures(
-                request.pixels, request.plans, stop=stop_flag, on_progress=request.on_progress
-            )
-            request.pixels.clear()
-            return features, 0, request.prepare_s, time.perf_counter() - clock
-        tiles = cut_tiles(
-            request.pixels,
-            request.plans,
-            self._processor.config,
-            layout=self._backend.tile_layout,
-            pool=self._pool,
-            stop=stop_flag,
-        )
-        request.pixels.clear()  # may be most of the memory this takes
-        preprocess_s = request.prepare_s + time.perf_counter() - clock
-
-        clock = time.perf_counter()
-        features, tiles_saved = self._encode_tiles(tiles, request, stop_flag)
-        return features, tiles_saved, preprocess_s, time.perf_counter() - clock
-
-    def _encode_tiles(
-        self, tiles: NDArray[Any], request: _Request, stop_flag: _core.StopFlag
-    ) -> tuple[NDArray[np.float32], int]:
-        """Returns the features that stand for the image tokens, float32 [image tokens, hidden_size], and how
-        many tiles took theirs from an equal one."""
-        hidden_size = self.config.text.hidden_size
-        if not len(tiles):
-            return np.empty((0, hidden_size), np.float32), 0
-        first, places = find_distinct_tiles(tiles)
-        saved = len(tiles) - len(first)
-        distinct = tiles[first] if saved else tiles
-        features = self._backend.encode_images(distinct, stop=stop_flag, on_progress=request.on_progress)
-        if saved:
-            features = features[places]
-        return features.reshape(-1, hidden_size), saved
 
 
 def _require_match(config: ModelConfig, processor: Processor, folder: Path) -> None:

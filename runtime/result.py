@@ -52,7 +52,7 @@ class GenerationResult:
     prompt_tokens: int  # image tokens included
     image_tokens: int
     tiles: int
-    tiles_saved: int  # of `tiles`: not encoded, being equal to another of them; the answer is the same
+    tiles_saved: int  # of `tiles`: not encoded, being equal to others now or lately; the answer is the same
     timings: Timings
     memory: Memory
     logprobs: list[TokenLogprobs] | None = None  # one for each of token_ids, if asked for

@@ -35,7 +35,8 @@ class Runner:
             self.versions["onnxruntime"] = version("onnxruntime")
 
     def describe(self, image: str, question: str, new_tokens: int) -> dict[str, Any]:
-        """Answers a question about an image file."""
+        """Answers a question about an image file, as if it had never been seen."""
+        self._model.clear_image_cache()
         return self._generate(question, [image], new_tokens)
 
     def continue_text(self, text: str, new_tokens: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pocketvlm.config import ModelConfig
 from pocketvlm.engine import Model
 from pocketvlm.errors import Cancelled
 from pocketvlm.gguf_files import ModelFiles
+from pocketvlm.image_cache import ImageCache
 from pocketvlm.processor import Processor
 from pocketvlm.sampling import SamplingOptions
 from pocketvlm.tiles import PIXELS, TileLayout
@@ -116,6 +117,7 @@ def scripted(smolvlm_256m: Path) -> Callable[[str], tuple[Model, ScriptedBackend
             processor,
             backend,
             _core.ThreadPool(1),
+            ImageCache(0),
             backend_name="scripted",
             pixel_limit=1000,
             load_s=1.5,

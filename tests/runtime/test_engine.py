@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pocketvlm
-from pocketvlm import CameraFrame, _core, engine
+from pocketvlm import CameraFrame, _core, image_encoder
 from pocketvlm.engine import Model
 from pocketvlm.errors import ContextLengthError, FormatError, InputError, UnsupportedError
 
@@ -255,7 +255,7 @@ def test_the_tiny_model_answers_the_same_streamed_and_whole(
     request: pytest.FixtureRequest, photo: Path, model_folder: str
 ) -> None:
     progress: list[tuple[str, int, int]] = []
-    model = pocketvlm.load(request.getfixturevalue(model_folder), threads=2)
+    model = pocketvlm.load(request.getfixturevalue(model_folder), threads=2, image_cache_bytes=0)
     whole = model.generate("Describe this.", images=[photo], max_new_tokens=24, ignore_eos=True)
     stream = model.stream(
         "Describe this.",
@@ -297,7 +297,7 @@ def test_equal_tiles_are_encoded_once_and_the_tokens_are_the_same(
 ) -> None:
     seen: list[tuple[str, int, int]] = []
     options: dict[str, Any] = {"images": images, "max_new_tokens": 16, "ignore_eos": True, "logprobs": 1}
-    model = pocketvlm.load(tiny_f32, threads=2)
+    model = pocketvlm.load(tiny_f32, threads=2, image_cache_bytes=0)
     once = model.generate("What?", on_progress=lambda *progress: seen.append(progress), **options)
     assert (once.tiles, once.tiles_saved) == (13 * len(images), saved)
     assert max(total for stage, _, total in seen if stage == "vision") == once.tiles - saved
@@ -305,7 +305,7 @@ def test_equal_tiles_are_encoded_once_and_the_tokens_are_the_same(
     def all_distinct(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         return np.arange(len(tiles)), np.arange(len(tiles))
 
-    monkeypatch.setattr(engine, "find_distinct_tiles", all_distinct)
+    monkeypatch.setattr(image_encoder, "find_distinct_tiles", all_distinct)
     every = model.generate("What?", **options)
     assert every.tiles_saved == 0
     assert (every.token_ids, every.logprobs) == (once.token_ids, once.logprobs)

@@ -161,7 +161,7 @@ class TestMtmd:
 
 @pytest.mark.parametrize("vision_engine", ["native", "mtmd"])
 def test_a_stopped_call_ends_and_the_model_answers_again(tiny_f32: Path, vision_engine: str) -> None:
-    model = load(tiny_f32, vision_engine=vision_engine)
+    model = load(tiny_f32, vision_engine=vision_engine, image_cache_bytes=0)
     options: dict[str, Any] = {"images": [PICTURE], "max_new_tokens": 4, "ignore_eos": True}
     whole = model.generate("What?", **options)
 
