@@ -20,20 +20,32 @@ bool runs_neon(const CpuFeatures& cpu) { return cpu.neon; }
 #endif
 
 constexpr Bf16Kernels kScalarBf16{
-    scalar::gemm_bf16_bf16,    scalar::row_to_bf16,
-    scalar::row_to_bf16,       scalar::panel_f32_to_bf16,
-    scalar::panel_f16_to_bf16, scalar::panel_bf16_to_bf16,
-    scalar::panel_i8_to_bf16,  scalar::panel_i4_to_bf16,
-    scalar::attend_block_bf16, 0,
+    scalar::gemm_bf16_bf16,
+    scalar::row_to_bf16,
+    scalar::row_to_bf16,
+    scalar::panel_f32_to_bf16,
+    scalar::panel_f16_to_bf16,
+    scalar::panel_bf16_to_bf16,
+    scalar::panel_i8_to_bf16,
+    scalar::panel_i4_to_bf16,
+    scalar::attend_block_bf16,
+    0,
+    0,
 };
 
 #if defined(__x86_64__)
 constexpr Bf16Kernels kAvx512Bf16{
-    avx512_bf16::gemm_bf16_bf16,    avx512_bf16::row_to_bf16,
-    avx512_bf16::row_to_bf16,       avx512_bf16::panel_f32_to_bf16,
-    avx512_bf16::panel_f16_to_bf16, avx512_bf16::panel_bf16_to_bf16,
-    avx512_bf16::panel_i8_to_bf16,  avx512_bf16::panel_i4_to_bf16,
-    avx512_bf16::attend_block_bf16, 0,
+    avx512_bf16::gemm_bf16_bf16,
+    avx512_bf16::row_to_bf16,
+    avx512_bf16::row_to_bf16,
+    avx512_bf16::panel_f32_to_bf16,
+    avx512_bf16::panel_f16_to_bf16,
+    avx512_bf16::panel_bf16_to_bf16,
+    avx512_bf16::panel_i8_to_bf16,
+    avx512_bf16::panel_i4_to_bf16,
+    avx512_bf16::attend_block_bf16,
+    0,
+    64,
 };
 constexpr Bf16Kernels kAmxBf16{
     amx::gemm_bf16_bf16,
@@ -45,6 +57,7 @@ constexpr Bf16Kernels kAmxBf16{
     avx512_bf16::panel_i8_to_bf16,
     avx512_bf16::panel_i4_to_bf16,
     amx::attend_block_bf16,
+    16,
     16,
 };
 #endif

@@ -108,10 +108,15 @@ void Bf16AttentionTask::fold_visible(const BFloat16* block) {
                                 shape_.value_dim, scores_.data(), max_.data(), sum_.data(), acc_.data()});
 }
 
+void Bf16AttentionTask::write(int64_t r, float* out) noexcept {
+    const float* acc = acc_.data() + r * shape_.value_dim;
+    const float inverse = 1.0f / sum_[static_cast<size_t>(r)];
+    for (int64_t d = 0; d < head_dim_; ++d) out[d] = acc[d] * inverse;
+}
+
 void Bf16AttentionTask::write(int64_t r, BFloat16* out) noexcept {
     float* acc = acc_.data() + r * shape_.value_dim;
-    const float inverse = 1.0f / sum_[static_cast<size_t>(r)];
-    for (int64_t d = 0; d < head_dim_; ++d) acc[d] *= inverse;
+    write(r, acc);
     kernels_.row_f32_to_bf16(acc, shape_.value_dim, row_.data());
     std::copy_n(row_.data(), head_dim_, out);
 }

@@ -52,6 +52,7 @@ class Bf16AttentionTask {
     }
     // Writes the result of row r, [head_dim].
     void write(int64_t r, BFloat16* out) noexcept;
+    void write(int64_t r, float* out) noexcept;
 
   private:
     void fold_visible(const BFloat16* block);

@@ -130,9 +130,10 @@ void causal_attention(const TextConfig& config, const Compute& compute, const Kv
 }
 
 // The blocks of the cache are turned into bfloat16 once a layer.
+template <typename T>
 void causal_attention_bf16(const TextConfig& config, const Compute& compute, const KvCache& cache,
                            int64_t layer, int64_t rows, CausalAttentionScratch& scratch, const float* q,
-                           BFloat16* out) {
+                           T* out, int64_t stride) {
     const Bf16Kernels& kernels = *compute.kernels.bf16;
     const Heads heads(config);
     const int64_t d = heads.dim, group = heads.group, start = cache.length();
@@ -163,7 +164,6 @@ void causal_attention_bf16(const TextConfig& config, const Compute& compute, con
         }
     });
 
-    const int64_t stride = bf16_padded(heads.all * d);
     const int64_t chunks = (rows + kQueryPositions - 1) / kQueryPositions;
     compute.pool.parallel_for(heads.kv * chunks, [&](int64_t task) {
         // The last positions see most keys: they come first, so that threads end together.
@@ -179,5 +179,10 @@ void causal_attention_bf16(const TextConfig& config, const Compute& compute, con
             attention.write(r, out + (first + r / group) * stride + (kv_head * group + r % group) * d);
     });
 }
+
+template void causal_attention_bf16(const TextConfig&, const Compute&, const KvCache&, int64_t, int64_t,
+                                    CausalAttentionScratch&, const float*, float*, int64_t);
+template void causal_attention_bf16(const TextConfig&, const Compute&, const KvCache&, int64_t, int64_t,
+                                    CausalAttentionScratch&, const float*, BFloat16*, int64_t);
 
 }  // namespace pocketvlm

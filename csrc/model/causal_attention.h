@@ -33,11 +33,11 @@ struct CausalAttentionScratch {
 void causal_attention(const TextConfig& config, const Compute& compute, const KvCache& cache, int64_t layer,
                       int64_t rows, CausalAttentionScratch& scratch, float* q);
 
-// The same in bfloat16, for a row of the kernel table that has it. out: [rows,
-// bf16_padded(num_attention_heads
-// * head_dim)].
+// The same in bfloat16, for a row of the kernel table that has it. out: rows of num_attention_heads *
+// head_dim, `stride` apart, which may be q's own.
+template <typename T>
 void causal_attention_bf16(const TextConfig& config, const Compute& compute, const KvCache& cache,
                            int64_t layer, int64_t rows, CausalAttentionScratch& scratch, const float* q,
-                           BFloat16* out);
+                           T* out, int64_t stride);
 
 }  // namespace pocketvlm

@@ -306,6 +306,13 @@ ActivationType activation_type(const Compute& compute, PackedType weight, int64_
     return quantised ? ActivationType::i8 : ActivationType::f32;
 }
 
+bool attends_in_bf16(const Compute& compute, PackedType weight, int64_t rows) {
+    if (activation_type(compute, weight, rows) == ActivationType::bf16) return true;
+    const Bf16Kernels* bf16 = compute.kernels.bf16;
+    const bool rounded = weight == PackedType::i8 || weight == PackedType::i4 || weight == PackedType::affine;
+    return rounded && bf16 != nullptr && bf16->attention_min_rows > 0 && rows >= bf16->attention_min_rows;
+}
+
 void Activations::set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
                       RowMaker make_row) {
     const auto read_as = [&](ActivationType type) {

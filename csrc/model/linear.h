@@ -42,6 +42,9 @@ enum class PackedType { f32, f16, bf16, i8, i4, affine, bf16_pairs };
 enum class ActivationType { f32, i8, bf16 };
 const char* name_of(ActivationType type) noexcept;  // "f32", "int8" or "bf16"
 ActivationType activation_type(const Compute& compute, PackedType weight, int64_t rows);
+// Whether attention beside products with such weights is in bfloat16: where the products are, and where it is
+// faster so and weights have 8 bits or fewer, beside whose rounding that of attention does not show.
+bool attends_in_bf16(const Compute& compute, PackedType weight, int64_t rows);
 
 // Throws UnsupportedError, naming the file and the tensor, for a disk type that cannot run.
 PackedType packed_type_of(const std::string& path, const GgufTensor& tensor);

@@ -82,17 +82,20 @@ void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPo
         const auto in_bf16 = [&](const Linear& product) {
             return activation_type(compute, product.weight.type, rows) == ActivationType::bf16;
         };
+        float* const q = scratch.q.data();
+        const int64_t attended = config.num_attention_heads * config.head_dim;
         if (in_bf16(layer.q_proj) && in_bf16(layer.o_proj)) {
-            BFloat16* attended =
-                scratch.attended.make_bf16(rows, config.num_attention_heads * config.head_dim);
-            causal_attention_bf16(config, compute, cache, index, rows, scratch.attention, scratch.q.data(),
-                                  attended);
+            causal_attention_bf16(config, compute, cache, index, rows, scratch.attention, q,
+                                  scratch.attended.make_bf16(rows, attended), bf16_padded(attended));
             layer.o_proj.run(compute, scratch.attended, x, true);
         } else {
-            causal_attention(config, compute, cache, index, rows, scratch.attention, scratch.q.data());
-            const int64_t attended = config.num_attention_heads * config.head_dim;
+            if (attends_in_bf16(compute, layer.q_proj.weight.type, rows)) {
+                causal_attention_bf16(config, compute, cache, index, rows, scratch.attention, q, q, attended);
+            } else {
+                causal_attention(config, compute, cache, index, rows, scratch.attention, q);
+            }
             activations.set(compute, {&layer.o_proj}, rows,
-                            [&](int64_t r, float*) { return scratch.q.data() + r * attended; });
+                            [&](int64_t r, float*) { return q + r * attended; });
             layer.o_proj.run(compute, activations, x, true);
         }
 

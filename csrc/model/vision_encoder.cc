@@ -11,6 +11,7 @@ namespace {
 // Query rows per attention task: multiples of the kernels' row tiles.
 constexpr int64_t kQueryRows = 48;
 constexpr int64_t kQueryRowsBf16 = 128;
+constexpr int64_t kRoundedRows = 16;  // per task
 
 int64_t num_key_blocks(const VisionConfig& config) {
     return (config.num_patches() + kKeyBlock - 1) / kKeyBlock;
@@ -68,8 +69,21 @@ void attention_f32(const VisionConfig& config, const Compute& compute, VisionScr
     });
 }
 
-// The same, into the rows that out_proj reads.
-void attention_bf16(const VisionConfig& config, const Compute& compute, VisionScratch::Bf16& scratch) {
+// Room for q, k and v. Attention reads whole tiles of rows and of a head.
+void make_room(const VisionConfig& config, VisionScratch::Bf16& scratch) {
+    const int64_t rows = (config.num_patches() + kBf16QueryRows - 1) / kBf16QueryRows * kBf16QueryRows;
+    const auto size = static_cast<size_t>(rows * bf16_padded(config.hidden_size) + kBf16Pairs);
+    for (AlignedBuffer<BFloat16>* buffer : {&scratch.q, &scratch.k, &scratch.v}) {
+        if (buffer->size() >= size) continue;
+        buffer->grow(size);
+        std::fill_n(buffer->data(), size, BFloat16{0});
+    }
+}
+
+// The same in bfloat16; calls write(attention, row of it, patch, column) for each result.
+template <typename Write>
+void attention_bf16(const VisionConfig& config, const Compute& compute, VisionScratch::Bf16& scratch,
+                    const Write& write) {
     const Bf16Kernels& kernels = *compute.kernels.bf16;
     const int64_t d = config.head_dim(), num_blocks = num_key_blocks(config), patches = config.num_patches();
     const int64_t stride = bf16_padded(config.hidden_size);
@@ -83,19 +97,41 @@ void attention_bf16(const VisionConfig& config, const Compute& compute, VisionSc
                      scratch.key_blocks.data() + task * block_size);
     });
 
-    BFloat16* out = scratch.attended.make_bf16(patches, config.hidden_size);
     const float scale = 1.0f / std::sqrt(static_cast<float>(d));
     const int64_t chunks = (patches + kQueryRowsBf16 - 1) / kQueryRowsBf16;
     compute.pool.parallel_for(heads * chunks, [&](int64_t task) {
         const int64_t head = task / chunks, first = task % chunks * kQueryRowsBf16;
-        const int64_t rows = std::min(kQueryRowsBf16, patches - first), start = first * stride + head * d;
-        Bf16AttentionTask attention(kernels, rows, d, {scratch.q.data() + start, stride, scale});
+        const int64_t rows = std::min(kQueryRowsBf16, patches - first);
+        Bf16AttentionTask attention(kernels, rows, d,
+                                    {scratch.q.data() + first * stride + head * d, stride, scale});
         for (int64_t b = 0; b < num_blocks; ++b) {
             attention.fold(scratch.key_blocks.data() + (head * num_blocks + b) * block_size, b * kKeyBlock,
                            [&](int64_t) { return patches; });
         }
-        for (int64_t r = 0; r < rows; ++r) attention.write(r, out + start + r * stride);
+        for (int64_t r = 0; r < rows; ++r) write(attention, r, first + r, head * d);
     });
+}
+
+// q, k and v [num_patches, hidden_size] are rounded before; the result takes the place of q.
+void attention_of_rounded(const VisionConfig& config, const Compute& compute, VisionScratch& scratch) {
+    const int64_t d = config.hidden_size, stride = bf16_padded(d);
+    VisionScratch::Bf16& bf16 = scratch.bf16;
+    make_room(config, bf16);
+    for_row_blocks(compute.pool, config.num_patches(), kRoundedRows, [&](int64_t first, int64_t count) {
+        for (int64_t r = first; r < first + count; ++r) {
+            const auto round = [&](const AlignedBuffer<float>& from, AlignedBuffer<BFloat16>& to) {
+                compute.kernels.bf16->row_f32_to_bf16(from.data() + r * d, d, to.data() + r * stride);
+            };
+            round(scratch.q, bf16.q);
+            round(scratch.k, bf16.k);
+            round(scratch.v, bf16.v);
+        }
+    });
+    float* out = scratch.q.data();
+    attention_bf16(config, compute, bf16,
+                   [&](Bf16AttentionTask& attention, int64_t r, int64_t patch, int64_t column) {
+                       attention.write(r, out + patch * d + column);
+                   });
 }
 
 // x = x + out_proj(self_attn(layer_norm1(x)));  x = x + fc2(gelu(fc1(layer_norm2(x))))
@@ -111,7 +147,11 @@ void run_layer(const VisionLayer& layer, const VisionConfig& config, const Compu
     layer.q_proj.run(compute, activations, scratch.q.data());
     layer.k_proj.run(compute, activations, scratch.k.data());
     layer.v_proj.run(compute, activations, scratch.v.data());
-    attention_f32(config, compute, scratch);
+    if (attends_in_bf16(compute, layer.q_proj.weight.type, patches)) {
+        attention_of_rounded(config, compute, scratch);
+    } else {
+        attention_f32(config, compute, scratch);
+    }
     activations.set(compute, {&layer.out_proj}, patches,
                     [&](int64_t r, float*) { return scratch.q.data() + r * d; });
     layer.out_proj.run(compute, activations, scratch.x.data(), true);
@@ -131,21 +171,18 @@ void run_layer_bf16(const VisionLayer& layer, const VisionConfig& config, const 
                     RowMaker layer_norm1, RowMaker layer_norm2, VisionScratch& scratch) {
     const int64_t patches = config.num_patches(), stride = bf16_padded(config.hidden_size);
     VisionScratch::Bf16& bf16 = scratch.bf16;
-    // Attention reads whole tiles of rows and of a head.
-    const int64_t padded = (patches + kBf16QueryRows - 1) / kBf16QueryRows * kBf16QueryRows;
-    const auto size = static_cast<size_t>(padded * stride + kBf16Pairs);
-    for (AlignedBuffer<BFloat16>* buffer : {&bf16.q, &bf16.k, &bf16.v}) {
-        if (buffer->size() >= size) continue;
-        buffer->grow(size);
-        std::fill_n(buffer->data(), size, BFloat16{0});
-    }
+    make_room(config, bf16);
 
     Activations& normed = scratch.activations;
     normed.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, patches, layer_norm1);
     layer.q_proj.run_bf16(compute, normed, bf16.q.data(), stride);
     layer.k_proj.run_bf16(compute, normed, bf16.k.data(), stride);
     layer.v_proj.run_bf16(compute, normed, bf16.v.data(), stride);
-    attention_bf16(config, compute, bf16);
+    BFloat16* attended = bf16.attended.make_bf16(patches, config.hidden_size);
+    attention_bf16(config, compute, bf16,
+                   [&](Bf16AttentionTask& attention, int64_t r, int64_t patch, int64_t column) {
+                       attention.write(r, attended + patch * stride + column);
+                   });
     layer.out_proj.run(compute, bf16.attended, scratch.x.data(), true);
 
     normed.set(compute, {&layer.fc1}, patches, layer_norm2);
