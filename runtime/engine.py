@@ -69,7 +69,7 @@ def load(
             id; or "demo", the small model that comes with the package. Checkpoints are converted once, into a
             cache (`POCKETVLM_CACHE` names another folder for it).
         backend: "native": our own engine. "onnx": onnxruntime, on a folder of ONNX graphs in the form of
-            `pocketvlm export onnx` and of those on the hub; needs the extra `onnx`. "llama_cpp": llama.cpp,
+            `pocketvlm export onnx`, or on those of a hub id; needs the extra `onnx`. "llama_cpp": llama.cpp,
             on what the native backend takes; needs the extra `llama`.
         type: For "native" and "llama_cpp", what to convert a checkpoint to: "q8_0", the default, "q4_0",
             "bf16", "f16" or "f32"; an exported model keeps the type it has. For "onnx", which files of the
