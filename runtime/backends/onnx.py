@@ -111,7 +111,8 @@ class OnnxBackend:
         features = np.empty(shape, np.float32)
         for i, tile in enumerate(tiles):
             _check(stop)
-            features[i] = self._graphs.encode(normalize(tile[None], self._processor)[0])
+            pixel_values = normalize(tile[None], self._processor)[0]
+            features[i] = self._graphs.encode(pixel_values, is_last=i + 1 == len(tiles))
             if on_progress is not None:
                 on_progress("vision", i + 1, len(tiles))
         return features
