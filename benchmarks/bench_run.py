@@ -20,6 +20,7 @@ from pocketvlm import hub
 from pocketvlm.backends import BACKENDS
 from pocketvlm.config import ModelConfig
 from pocketvlm.errors import BackendError, Error, InputError
+from pocketvlm.export.onnx.types import TYPES as ONNX_TYPES
 from pocketvlm.export.options import name_list, positive, require_writable
 from pocketvlm.processor import ImageSize
 
@@ -43,7 +44,6 @@ from .subjects import (
     llama_cpp_subject,
     own_subject,
 )
-from .synthetic_models import ONNX_TYPES
 from .turn import CONTEXT_TOKENS, Question, Turn, fitting_contexts, run_turn
 
 VISION_COMPUTES = ("auto", "int8", "bf16")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pocketvlm import _core, hub
 from pocketvlm.errors import InputError, UnsupportedError
+from pocketvlm.export.onnx.types import TYPES as ONNX_TYPES
 from pocketvlm.gguf_files import ModelFiles, find_model_files
 
 from .exports import make_graphs
 from .subjects import Sources, types_of
-from .synthetic_models import ONNX_TYPES, SIZES, SyntheticModel, checkpoint_folder, make_synthetic_models
+from .synthetic_models import SIZES, SyntheticModel, checkpoint_folder, make_synthetic_models
 
 _DEFAULT_SIZE = "256m"
 # What types may be asked for: those of GGUF files, then those of ONNX graphs. They share no name.

@@ -10,25 +10,16 @@ from typing import NamedTuple
 import filelock
 
 from pocketvlm.errors import Error
+from pocketvlm.export.onnx.types import TYPES as ONNX_TYPES
 
 from .exports import is_made, make, stamp
+from .subjects import onnx_bytes_per_weight
 
 # size -> parameters
 SIZES = {"256m": 256_484_928, "500m": 507_482_304, "2.2b": 2_246_272_880, "tiny": 618_688}
 
 # type -> bytes that a parameter takes on disk, at most: embedding and head of q4_0 stay at 8 bits
 TYPES = {"f32": 4.0, "bf16": 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 34 / 32}
-# The same of ONNX graphs, where embedding and head are stored by themselves.
-ONNX_TYPES = {
-    "fp32": 4.5,
-    "fp16": 2.25,
-    "int8": 1.2,
-    "q8": 1.2,
-    "uint8": 1.2,
-    "q4": 0.85,
-    "q4f16": 0.8,
-    "bnb4": 0.8,
-}
 _CHECKPOINT_BYTES = 2.0  # bf16
 _CHECK_BYTES = 4.0  # graphs are held against a model at float32, made for it and removed
 _SLACK = 1.05  # tensors that stay float32, tokenizer, metadata
@@ -96,7 +87,7 @@ def _require_room(
     missing: Sequence[SyntheticModel], sizes: Sequence[str], work_dir: Path, keep_checkpoints: bool
 ) -> None:
     """Raises Error unless all that is missing fits the disk, checkpoints of `sizes` meanwhile included."""
-    exports = sum(SIZES[model.size] * (TYPES | ONNX_TYPES)[model.type] for model in missing)
+    exports = sum(SIZES[model.size] * _bytes_per_parameter(model.type) for model in missing)
     checks = [SIZES[model.size] * _CHECK_BYTES for model in missing if model.type in ONNX_TYPES]
     checkpoints = [
         SIZES[size] * _CHECKPOINT_BYTES for size in sizes if not is_made(checkpoint_folder(size, work_dir))
@@ -110,3 +101,10 @@ def _require_room(
             f"{work_dir}: {free / 1e9:.1f} GB of disk are free, making {names} needs {needed / 1e9:.1f} GB; "
             "--work-dir names another place"
         )
+
+
+def _bytes_per_parameter(type: str) -> float:
+    """What a parameter takes on disk, at most: graphs have embedding and head apart, at 8 bits or more."""
+    if type in ONNX_TYPES:
+        return 1.12 * onnx_bytes_per_weight(type) + 0.2
+    return TYPES[type]

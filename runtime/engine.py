@@ -70,7 +70,7 @@ def load(
             Face checkpoint; a hub id; or "demo", the small model that comes with the package. Checkpoints are
             converted once, into a cache (`POCKETVLM_CACHE` names another folder for it).
         backend: "native": our own engine. "onnx": onnxruntime, on a folder of ONNX graphs in the form of
-            `pocketvlm export onnx` and of those on the hub; needs the extra `onnx`. "llama_cpp": llama.cpp,
+            `pocketvlm export onnx`, or on those of a hub id; needs the extra `onnx`. "llama_cpp": llama.cpp,
             on what the native backend takes; needs the extra `llama`. By default "onnx" where a folder has
             graphs and no other weights, else "native".
         type: For "native" and "llama_cpp", what to convert a checkpoint to: "q8_0", the default, "q4_0",

@@ -1,4 +1,4 @@
-"""A folder, a GGUF file, a hub id or "demo" -> a local text + projector GGUF pair.
+"""A folder, a GGUF file, a hub id or "demo" -> a local text + projector GGUF pair; repositories of the hub.
 
 Checkpoints are converted once, in a child process whose memory goes back with it, into a cache that several
 processes may use at a time. The conversion itself is `pocketvlm.export`, which is never imported here.
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -123,35 +124,87 @@ def _convert_folder(checkpoint: Path, type: str) -> Path:
 
 def _resolve_hub_id(repo_id: str, type: str) -> ModelFiles:
     name = repo_id.replace("/", "--")
-    # config.json alone tells the commit, so that a converted model needs no weights in the hub's own cache.
-    snapshot = _download(repo_id, ["config.json"], revision=None)
-    if snapshot is None:
+    repository = find_repository(repo_id)
+    if repository is None:
         if converted := _newest_conversion(name, type):
             return find_model_files(converted)
         raise UnsupportedError(_offline_message(repo_id))
-    commit = snapshot.name
-    if not _COMMIT.fullmatch(commit):
-        raise FormatError(f"{snapshot}: expected a folder named after a commit of {repo_id}")
-    target = _conversion_folder(name, commit, type)
+    target = _conversion_folder(name, repository.commit, type)
     if target.is_dir():
         return find_model_files(target)
-    if not (snapshot / "config.json").exists() and (names := _gguf_names(repo_id, commit, snapshot)):
-        return _download_pair(repo_id, commit, *_choose_pair(repo_id, names, type))
-    checkpoint = _download(repo_id, list(_CHECKPOINT_FILES), revision=commit)
+    if not (repository.folder / "config.json").exists() and (names := _gguf_names(repository)):
+        return _download_pair(repository, *_choose_pair(repo_id, names, type))
+    checkpoint = repository.download(_CHECKPOINT_FILES)
     if checkpoint is None or not any(checkpoint.glob("*.safetensors")):
         raise UnsupportedError(_offline_message(repo_id))
-    return find_model_files(_convert(checkpoint, name, commit, type))
+    return find_model_files(_convert(checkpoint, name, repository.commit, type))
 
 
-def _gguf_names(repo_id: str, commit: str, snapshot: Path) -> list[str]:
-    """Returns the GGUF files of a repository; those in the hub's cache if the hub cannot be reached."""
-    from huggingface_hub import list_repo_files
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the hub at its newest commit, of which config.json is here if it has that.
 
-    try:
-        names = list_repo_files(repo_id, revision=commit)
-    except Exception:  # the network stack below, and so its errors, changes between versions of the hub
-        names = [path.name for path in snapshot.iterdir()]
-    return sorted(name for name in names if name.endswith(".gguf") and "/" not in name)
+    Attributes:
+        repo_id: owner/name.
+        commit: 40 hex digits.
+        folder: Its snapshot in the hub's cache: what was downloaded of it.
+    """
+
+    repo_id: str
+    commit: str
+    folder: Path
+
+    def list_files(self) -> list[str] | None:
+        """Returns its files, with "/" between folders; None if the hub cannot be reached."""
+        from huggingface_hub import list_repo_files
+
+        try:
+            return sorted(list_repo_files(self.repo_id, revision=self.commit))
+        except Exception:  # the network stack below, and so its errors, changes between versions of the hub
+            return None
+
+    def list_downloaded(self) -> list[str]:
+        """Returns those of its files that are here, with "/" between folders."""
+        paths = [path for path in self.folder.rglob("*") if path.is_file()]
+        return sorted(path.relative_to(self.folder).as_posix() for path in paths)
+
+    def download(self, patterns: Sequence[str], *, from_folders: bool = False) -> Path | None:
+        """Downloads what matches any of `patterns`, at the top or, `from_folders`, anywhere.
+
+        Returns:
+            `folder`; None if the hub cannot be reached and nothing was downloaded before.
+
+        Raises:
+            InputError: The hub refuses.
+            UnsupportedError: The download broke off.
+        """
+        return _download(self.repo_id, list(patterns), revision=self.commit, from_folders=from_folders)
+
+
+def find_repository(source: str | os.PathLike[str]) -> Repository | None:
+    """Returns the repository that a hub id names; None if the hub cannot be reached and nothing is cached.
+
+    Raises:
+        InputError: This is no hub id, or the hub refuses it.
+        FormatError: The hub's cache is not laid out as it should be.
+        UnsupportedError: The download broke off.
+    """
+    repo_id = str(source)
+    if not _HUB_ID.fullmatch(repo_id):
+        raise InputError(f"{source}: no such folder, and not a hub id (owner/name)")
+    # config.json alone tells the commit, so that a converted model needs no weights in the hub's own cache.
+    snapshot = _download(repo_id, ["config.json"], revision=None)
+    if snapshot is None:
+        return None
+    if not _COMMIT.fullmatch(snapshot.name):
+        raise FormatError(f"{snapshot}: expected a folder named after a commit of {repo_id}")
+    return Repository(repo_id, snapshot.name, snapshot)
+
+
+def _gguf_names(repository: Repository) -> list[str]:
+    listed = repository.list_files()
+    names = listed if listed is not None else repository.list_downloaded()
+    return [name for name in names if name.endswith(".gguf") and "/" not in name]
 
 
 def _choose_pair(repo_id: str, names: Sequence[str], type: str) -> tuple[str, str]:
@@ -168,22 +221,25 @@ def _choose_pair(repo_id: str, names: Sequence[str], type: str) -> tuple[str, st
     return texts[0], chosen[0]
 
 
-def _download_pair(repo_id: str, commit: str, text: str, projector: str) -> ModelFiles:
-    folder = _download(repo_id, [text, projector], revision=commit)
+def _download_pair(repository: Repository, text: str, projector: str) -> ModelFiles:
+    folder = repository.download([text, projector])
     if folder is None or not all((folder / name).exists() for name in (text, projector)):
-        raise UnsupportedError(_offline_message(repo_id))
+        raise UnsupportedError(_offline_message(repository.repo_id))
     return find_model_files(folder / text, folder / projector)
 
 
-def _download(repo_id: str, patterns: list[str], revision: str | None) -> Path | None:
+def _download(
+    repo_id: str, patterns: list[str], revision: str | None, *, from_folders: bool = False
+) -> Path | None:
     """Returns the folder of a snapshot in the hub's cache; None if it is not there, nor the hub reachable."""
     # Slow to import, and needed for hub ids only.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
+        ignored = [] if from_folders else ["*/*"]
         return Path(
-            snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
+            snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=ignored)
         )
     except LocalEntryNotFoundError:
         return None

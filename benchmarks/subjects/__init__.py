@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from pocketvlm import _core, hub
+from pocketvlm.export.onnx.types import TYPES as ONNX_TYPES
 from pocketvlm.gguf_files import ModelFiles
-from pocketvlm.onnx_names import SUFFIXES
 
 # What multiplies: the compute roof that bounds a subject.
 Arithmetic: TypeAlias = Literal["fp32", "bf16", "int8"]
@@ -50,7 +52,7 @@ class Sources:
 
 def types_of(subject: str) -> Sequence[str]:
     """Returns the types that there are of the files that a backend, or "llama.cpp", loads."""
-    return tuple(SUFFIXES) if subject == "onnx" else hub.TYPES
+    return tuple(ONNX_TYPES) if subject == "onnx" else hub.TYPES
 
 
 @dataclass(frozen=True)
@@ -88,25 +90,25 @@ _TYPES: Mapping[str, tuple[float, Arithmetic]] = {
     "q8_0": (34 / 32, "int8"),
     "q4_0": (18 / 32, "int8"),
 }
-# The same of ONNX graphs; scales of a channel are not counted.
-_ONNX_TYPES: Mapping[str, tuple[float, Arithmetic]] = {
-    "fp32": (4.0, "fp32"),
-    "fp16": (2.0, "fp32"),
-    "int8": (1.0, "int8"),
-    "q8": (1.0, "int8"),
-    "uint8": (1.0, "int8"),
-    "q4": (20 / 32, "int8"),
-    "q4f16": (18 / 32, "int8"),
-    "bnb4": (36 / 64, "fp32"),
-}
 # what `_core.vision_compute` says -> what multiplies
 _ARITHMETIC: Mapping[str, Arithmetic] = {"f32": "fp32", "bf16": "bf16", "int8": "int8"}
+
+
+def onnx_bytes_per_weight(type: str) -> float:
+    """Returns what a weight takes in ONNX graphs of a type, with its share of a scale."""
+    dtype_bytes = np.dtype(ONNX_TYPES[type].dtype).itemsize
+    rule = ONNX_TYPES[type].matrices
+    if rule is None:
+        return dtype_bytes
+    return rule.bits / 8 + (dtype_bytes / rule.block_size if rule.block_size else 0)
 
 
 def own_subject(backend: str, type: str, *, name: str, vision_compute: str = "auto") -> Subject:
     """Returns pocketvlm with a backend, a type of weights and what the vision tower multiplies in."""
     if backend == "onnx":
-        bytes_per_weight, arithmetic = _ONNX_TYPES[type]
+        rule = ONNX_TYPES[type].matrices
+        bytes_per_weight = onnx_bytes_per_weight(type)
+        arithmetic: Arithmetic = "fp32" if rule is None or rule.is_normal_float else "int8"
     else:
         bytes_per_weight, _ = _TYPES[type]
         isa = os.environ.get("POCKETVLM_ISA") or _core.isas()[0]

@@ -10,6 +10,7 @@ single pixel in the mask take no part. Full tiles, the only ones that processors
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from onnx import helper
 
 from ...config import ModelConfig
 from .graph_builder import FLOAT, FLOAT16, MICROSOFT, Dim, GraphBuilder, element_type
-from .types import OnnxType
-from .weights import Floats, Weights, linear, linear_by_integers
+from .types import OnnxType, Quantisation
+from .weights import Weights, linear, linear_by_integers, quantise_activations
 
 _PREFIX = "model.vision_model"
 _CONNECTOR = "model.connector.modality_projection.proj.weight"
@@ -148,7 +149,7 @@ class _Vision:
         """[tiles, patches, hidden] -> out_proj of the attention, [tiles, patches, hidden]"""
         graph = self._graph
         names = [f"{layer}.self_attn.{part}_proj" for part in "qkv"]
-        projected = [self._linear(normed, f"{name}.weight") for name in names]
+        projected = self._linears(normed, [f"{name}.weight" for name in names])
         biases = np.concatenate([self._weights.read(f"{name}.bias") for name in names])
         bias = graph.weight(f"{layer}.self_attn.qkv_proj.bias", biases.astype(self._type.dtype))
         # An attention kernel without a mask is the quicker one.
@@ -174,9 +175,14 @@ class _Vision:
 
     def _mlp(self, layer: str, normed: str) -> str:
         """[tiles, patches, hidden] -> fc2(gelu_tanh(fc1(x))), [tiles, patches, hidden]"""
-        ffn = self._linear(normed, f"{layer}.mlp.fc1.weight")
-        bias = self._weight(f"{layer}.mlp.fc1.bias")
-        active = self._graph.op("FastGelu", [ffn, bias], domain=MICROSOFT)
+        if (
+            self._by_integers is not None
+        ):  # the product adds a bias for nothing, FastGelu takes a third longer
+            inputs = [self._linear_and_bias(normed, f"{layer}.mlp.fc1")]
+        else:
+            ffn = self._linear(normed, f"{layer}.mlp.fc1.weight")
+            inputs = [ffn, self._weight(f"{layer}.mlp.fc1.bias")]
+        active = self._graph.op("FastGelu", inputs, domain=MICROSOFT)
         return self._linear_and_bias(active, f"{layer}.mlp.fc2")
 
     def _layer_norm(self, hidden: str, name: str) -> str:
@@ -199,15 +205,30 @@ class _Vision:
         shuffled = graph.op("Reshape", [shuffled, joined])
         graph.op("Cast", [self._linear(shuffled, _CONNECTOR)], name=features, to=FLOAT)
 
-    def _linear(self, x: str, name: str) -> str:
-        matrix: Floats = self._weights.read(name)
+    @property
+    def _by_integers(self) -> Quantisation | None:
+        """The rule of matrices that are multiplied with by integers alone; None: they are not."""
         rule = self._type.matrices
-        if rule is not None and rule.bits == 8:
-            return linear_by_integers(self._graph, x, matrix, name, rule)
-        return linear(self._graph, x, matrix, self._type, name, rule)
+        return rule if rule is not None and rule.bits == 8 else None
+
+    def _linear(self, x: str, name: str) -> str:
+        return self._linears(x, [name])[0]
+
+    def _linears(self, x: str, names: Sequence[str]) -> list[str]:
+        """x @ weight.T for each of the weights."""
+        graph, type, rule = self._graph, self._type, self._by_integers
+        if rule is not None:
+            rows = quantise_activations(graph, x)
+            return [linear_by_integers(graph, rows, self._weights.read(name), name, rule) for name in names]
+        return [linear(graph, x, self._weights.read(name), type, name, self._type.matrices) for name in names]
 
     def _linear_and_bias(self, x: str, name: str) -> str:
-        return self._graph.op("Add", [self._linear(x, f"{name}.weight"), self._weight(f"{name}.bias")])
+        bias = self._weight(f"{name}.bias")
+        if (rule := self._by_integers) is not None:
+            weight = f"{name}.weight"
+            rows = quantise_activations(self._graph, x)
+            return linear_by_integers(self._graph, rows, self._weights.read(weight), weight, rule, bias)
+        return self._graph.op("Add", [self._linear(x, f"{name}.weight"), bias])
 
     def _weight(self, name: str) -> str:
         return self._graph.weight(name, self._weights.read_as(name, self._type))

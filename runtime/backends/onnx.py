@@ -19,8 +19,9 @@ from ..processor import Processor
 from ..sampling import SamplingOptions
 from ..tiles import PIXELS, TileLayout
 from . import Generated, ProgressCallback, read_result, read_steps, require_own_vision
-from .onnx_files import OnnxGraph, check_graphs, find_graphs
+from .onnx_files import OnnxGraph, check_graphs, find_graphs, require_type
 from .onnx_graphs import OnnxGraphs
+from .onnx_hub import download_graphs
 
 # Positions per run over the weights: a stop is heard between two, and graphs that give the logits of every
 # position give those of so many.
@@ -47,17 +48,19 @@ class OnnxFiles:
 def find_files(
     source: str | os.PathLike[str], type: str | None, mmproj: str | os.PathLike[str] | None = None
 ) -> OnnxFiles:
-    """Finds the graphs of a folder.
+    """Finds the graphs of a folder, or of a repository of the hub.
 
     Raises:
-        InputError: There is no such folder or type, or `mmproj` is given.
+        InputError: There is no such folder, repository or type, or `mmproj` is given.
         FormatError: A graph or its weights are missing or damaged.
+        UnsupportedError: The hub cannot be reached.
     """
     if mmproj is not None:
         raise InputError("mmproj goes with a GGUF text file, of which the onnx backend reads none")
+    require_type(type)
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{source}: no such folder; the onnx backend reads one with the subfolder onnx")
+        folder = download_graphs(str(source), type)
     return OnnxFiles(folder, find_graphs(folder, type))
 
 
@@ -108,7 +111,8 @@ class OnnxBackend:
         features = np.empty(shape, np.float32)
         for i, tile in enumerate(tiles):
             _check(stop)
-            features[i] = self._graphs.encode(normalize(tile[None], self._processor)[0])
+            pixel_values = normalize(tile[None], self._processor)[0]
+            features[i] = self._graphs.encode(pixel_values, is_last=i + 1 == len(tiles))
             if on_progress is not None:
                 on_progress("vision", i + 1, len(tiles))
         return features

@@ -6,7 +6,7 @@ tell. Nothing here reads weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ def find_graphs(folder: Path, type: str | None) -> dict[str, OnnxGraph]:
         InputError: There is no such type, in general or here.
         FormatError: A graph is missing or damaged, or its weights are not whole, plain files beside it.
     """
-    if type is not None and type not in SUFFIXES:
-        raise InputError(f"type {type!r}: expected one of {', '.join(SUFFIXES)}")
+    require_type(type)
     graphs = {graph: _choose(folder / "onnx", graph, type) for graph in GRAPHS}
     for found in graphs.values():
         _check_weights(found)
@@ -88,22 +87,53 @@ def check_graphs(graphs: dict[str, OnnxGraph], config: ModelConfig) -> None:
     _check_cache_type(graphs[DECODER])
 
 
-def _choose(folder: Path, graph: str, type: str | None) -> OnnxGraph:
-    there = [name for name in _BY_DEFAULT if (folder / graph_file(graph, name)).is_file()]
+def choose_type(graph: str, names: Collection[str], type: str | None, where: object) -> str:
+    """Chooses the type of a graph to take.
+
+    Args:
+        graph: One of `GRAPHS`.
+        names: Of the files that there are.
+        type: What was asked for, as for `find_graphs`.
+        where: They are, for messages.
+
+    Raises:
+        InputError: The decoder is not there in this type.
+        FormatError: The graph is not there at all.
+    """
+    there = [name for name in _BY_DEFAULT if graph_file(graph, name) in names]
     if not there:
-        names = ", ".join(sorted(path.name for path in folder.glob("*.onnx"))) or "no graph"
+        listed = ", ".join(sorted(name for name in names if name.endswith(".onnx"))) or "no graph"
         raise FormatError(
-            f"{folder}: found {names}; expected {graph_file(graph, 'fp32')} or one of its types"
+            f"{where}: found {listed}; expected {graph_file(graph, 'fp32')} or one of its types"
         )
     if type is not None and type not in there and graph == DECODER:
-        raise InputError(f"type {type!r}: {folder} has {', '.join(there)} of {DECODER}")
-    chosen = type if type in there else there[0]
+        raise InputError(f"type {type!r}: {where} has {', '.join(there)} of {DECODER}")
+    return type if type in there else there[0]
+
+
+def require_type(type: str | None) -> None:
+    """Raises InputError for what is no type of graphs."""
+    if type is not None and type not in SUFFIXES:
+        raise InputError(f"type {type!r}: expected one of {', '.join(SUFFIXES)}")
+
+
+def data_names(path: Path) -> set[str]:
+    """Returns the names that a graph has for files of its weights, whatever they are. Raises FormatError."""
+    return {place.get("location", "") for _, place in _places(_read(path).graph)}
+
+
+def _choose(folder: Path, graph: str, type: str | None) -> OnnxGraph:
+    names = {path.name for path in folder.glob("*.onnx") if path.is_file()}
+    chosen = choose_type(graph, names, type, folder)
     path = folder / graph_file(graph, chosen)
+    return OnnxGraph(path, chosen, _read(path))
+
+
+def _read(path: Path) -> Any:
     try:
-        model = onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf raises types of its own, which differ between its versions
         raise FormatError(f"{path}: is no ONNX graph: {error}") from error
-    return OnnxGraph(path, chosen, model)
 
 
 def _check_interface(graph: str, found: OnnxGraph, config: ModelConfig) -> None:

@@ -1,8 +1,8 @@
 """The three ONNX graphs of a model on onnxruntime: tiles to features, tokens to embeddings, both to logits.
 
-Weights are mapped from their files, and the memory of a run is given back after it. Keys and values stay
-where they are: a decoder with GroupQueryAttention writes new ones into the same memory, of
-others the outputs of one run are the inputs of the next.
+Weights are mapped from their files, and the memory of a run is given back after it, that of the vision
+encoder after the last tile. Keys and values stay where they are: a decoder with GroupQueryAttention writes
+new ones into the same memory, of others the outputs of one run are the inputs of the next.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class OnnxGraphs:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self._threads
             options.inter_op_num_threads = 1
-            options.enable_cpu_mem_arena = False  # it would keep the most that any run took
+            # An arena keeps the most that any run took; without one, every tile faults its pages in anew.
+            options.enable_cpu_mem_arena = graph == VISION_ENCODER
             options.log_severity_level = 3  # errors
             path = self._graphs[graph].path
             try:
@@ -72,8 +73,12 @@ class OnnxGraphs:
                 raise FormatError(f"{path}: onnxruntime refuses it: {error}") from error
         return self._sessions[graph]
 
-    def encode(self, pixel_values: FloatArray) -> FloatArray:
+    def encode(self, pixel_values: FloatArray, *, is_last: bool = True) -> FloatArray:
         """Returns features [image_seq_len, hidden_size] of one tile, [3, tile_size, tile_size].
+
+        Args:
+            pixel_values: The tile.
+            is_last: Whether to give the memory back that the next tile would use.
 
         Raises:
             BackendError: onnxruntime failed, here as in all methods.
@@ -81,7 +86,10 @@ class OnnxGraphs:
         feeds = {"pixel_values": pixel_values[None, None]}
         if "pixel_attention_mask" in self._graphs[VISION_ENCODER].inputs:
             feeds["pixel_attention_mask"] = np.ones((1, 1, *pixel_values.shape[1:]), np.bool_)
-        features: NDArray[Any] = self._run(VISION_ENCODER, "image_features", feeds)
+        options = onnxruntime.RunOptions()
+        if is_last:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        features: NDArray[Any] = self._run(VISION_ENCODER, "image_features", feeds, options)
         flat: FloatArray = features.reshape(-1, features.shape[-1]).astype(np.float32, copy=False)
         return flat
 
@@ -148,10 +156,12 @@ class OnnxGraphs:
         last: FloatArray = logits[0, -1].astype(np.float32)
         return last
 
-    def _run(self, graph: str, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    def _run(
+        self, graph: str, output: str, feeds: dict[str, NDArray[Any]], options: Any = None
+    ) -> NDArray[Any]:
         session = self.open(graph)
         try:
-            result: NDArray[Any] = session.run([output], feeds)[0]
+            result: NDArray[Any] = session.run([output], feeds, options)[0]
         except Exception as error:  # as in `open`
             raise BackendError(f"{self._graphs[graph].path}: onnxruntime failed: {error}") from error
         return result

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import pocketvlm
@@ -91,6 +92,26 @@ def test_every_type_answers(exported: Path, type: str) -> None:
     assert [info[f"{graph}_type"] for graph in (VISION_ENCODER, EMBED_TOKENS, DECODER)] == [type] * 3
     data = exported / "onnx" / f"{graph_file(DECODER, type)}_data"
     assert info[f"{DECODER}_file_bytes"] > data.stat().st_size
+
+
+def test_the_last_tile_gives_memory_back(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    make_options = onnxruntime.RunOptions
+
+    class RunOptions(make_options):  # type: ignore[misc, valid-type]
+        def add_run_config_entry(self, name: str, value: str) -> None:
+            asked.append((encoded, name, value))
+            super().add_run_config_entry(name, value)
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        nonlocal encoded
+        encoded += stage == "vision"
+
+    monkeypatch.setattr(onnxruntime, "RunOptions", RunOptions)
+    model, encoded = load(exported, type="int8"), 0
+    result = model.generate("What?", images=[PICTURE], max_new_tokens=1, on_progress=on_progress)
+    assert encoded == result.tiles - result.tiles_saved > 1
+    assert asked == [(encoded - 1, "memory.enable_memory_arena_shrinkage", "cpu:0")]
 
 
 def test_several_answers_start_where_the_prompt_ends(exported: Path) -> None:
