@@ -266,9 +266,9 @@ def examine(
 def _types(text: str) -> list[str]:
     types = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for type in types:
-        text_type, _, vision_type = type.partition("/")
+        text_type, slash, vision_type = type.partition("/")
         name_list("--types", text_type, (*TYPES, *MIXTURES))
-        if vision_type:
+        if slash:
             name_list("--types", vision_type, TYPES)
     return types
 
