@@ -264,7 +264,9 @@ def _restate_hashes(path: Path) -> None:
     stated = file.find(_HASHES) or []
     with path.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as data:
         for line in stated:
-            name = line.rpartition("=")[0]
+            name, _, before = line.rpartition("=")
+            if name not in file.tensors or len(before) != 2 * hashlib.sha256().digest_size:
+                continue  # not of our making
             now = f"{name}={hashlib.sha256(file.tensor_data(name).data).hexdigest()}".encode()
             at = data.find(line.encode())
             data[at : at + len(now)] = now
