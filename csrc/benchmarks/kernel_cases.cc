@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "base/aligned_buffer.h"
+#include "base/arena.h"
 #include "model/attention.h"
 #include "model/bf16_attention.h"
 #include "model/resize_table.h"
@@ -31,12 +31,13 @@ class Turns {
     Turns(int64_t size, int64_t memory_bytes)
         : stride_(ceil_divide(size * static_cast<int64_t>(sizeof(T)), 64) * 64),
           count_(std::max<int64_t>(1, memory_bytes / stride_)),
-          bytes_(std::make_shared<AlignedBuffer<std::byte>>(static_cast<size_t>(count_ * stride_))) {
-        for (size_t i = 0; i < bytes_->size(); ++i) bytes_->data()[i] = std::byte{varied_byte(i)};
+          bytes_(Arena().allocate(static_cast<size_t>(count_ * stride_))) {
+        for (size_t i = 0; i < static_cast<size_t>(count_ * stride_); ++i)
+            bytes_.get()[i] = std::byte{varied_byte(i)};
     }
 
     T* of(int64_t turn) const noexcept {
-        return reinterpret_cast<T*>(bytes_->data() + turn % count_ * stride_);
+        return reinterpret_cast<T*>(bytes_.get() + turn % count_ * stride_);
     }
     void fill(T value) const noexcept {
         std::fill_n(of(0), static_cast<size_t>(count_ * stride_) / sizeof(T), value);
@@ -45,7 +46,7 @@ class Turns {
   private:
     int64_t stride_;
     int64_t count_;
-    std::shared_ptr<AlignedBuffer<std::byte>> bytes_;
+    std::shared_ptr<std::byte> bytes_;
 };
 
 // ---- Products: x [m, k], weights [n, k].

@@ -5,7 +5,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "base/aligned_buffer.h"
+#include "base/arena.h"
 #include "base/check.h"
 
 namespace pocketvlm {
@@ -61,8 +61,8 @@ double bytes_per_second(const Roof& roof, ThreadPool& pool, double seconds) {
     constexpr int64_t kStep = 512;
     const int threads = pool.num_threads();
     const int64_t share = kReadBytes / threads / kStep * kStep;
-    const AlignedBuffer<std::byte> buffer(static_cast<size_t>(kReadBytes));
-    auto* data = const_cast<std::byte*>(buffer.data());
+    const std::shared_ptr<std::byte> buffer = Arena().allocate(static_cast<size_t>(kReadBytes));
+    std::byte* data = buffer.get();
     pool.parallel_for(threads,
                       [&](int64_t i) { std::memset(data + i * share, 1, static_cast<size_t>(share)); });
     std::atomic<uint64_t> sum{0};

@@ -252,13 +252,14 @@ size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable
     return static_cast<size_t>(num_panels) * panel_bytes(type, tensor.ne[0], kernels);
 }
 
-PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute,
+PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute, Arena& arena,
                          const std::function<void(const uint8_t* bytes, size_t count)>& packed) {
     PackedWeight weight;
     weight.type = type;
     weight.n = tensor.num_rows();
     weight.k = tensor.ne[0];
-    weight.panels = AlignedBuffer<std::byte>(packed_bytes(type, tensor, compute.kernels));
+    const std::shared_ptr<std::byte> memory = arena.allocate(packed_bytes(type, tensor, compute.kernels));
+    weight.panels = memory;
     const int64_t nr = compute.kernels.gemm_nr;
     const size_t stride = panel_bytes(type, weight.k, compute.kernels);
     const PackedType unpacked = type == PackedType::bf16_pairs ? packed_type_of("", tensor) : type;
@@ -272,7 +273,7 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
     for (int64_t first = 0; first < num_panels; first += slice) {
         const int64_t panels = std::min(slice, num_panels - first);
         compute.pool.parallel_for(panels, [&](int64_t p) {
-            std::byte* panel = weight.panels.data() + static_cast<size_t>(first + p) * stride;
+            std::byte* panel = memory.get() + static_cast<size_t>(first + p) * stride;
             std::byte* first_packed =
                 unpacked == type ? panel : room.data() + static_cast<size_t>(p) * unpacked_stride;
             pack_panel(unpacked, tensor, (first + p) * nr, compute.kernels, first_packed);
@@ -377,7 +378,7 @@ void Linear::run_task(const Compute& compute, const Activations& x, float* y, bo
     const int64_t column = panel_index * kernels.gemm_nr, row = task % row_blocks * kRowBlock;
     const int64_t rows = std::min(kRowBlock, x.rows() - row);
     const std::byte* panel =
-        weight.panels.data() + static_cast<size_t>(panel_index) * panel_bytes(weight.type, weight.k, kernels);
+        weight.panels.get() + static_cast<size_t>(panel_index) * panel_bytes(weight.type, weight.k, kernels);
     const GemmOutput output{y + row * weight.n + column, weight.n,
                             std::min<int64_t>(kernels.gemm_nr, weight.n - column),
                             bias.empty() ? nullptr : bias.data() + column, accumulate};
@@ -446,7 +447,7 @@ void Linear::multiply_bf16(const Compute& compute, Activations& x, const GemmBf1
     BFloat16* room = in_place ? nullptr : x.panels(std::min(at_a_time, num_panels) * nr * k);
     for (int64_t first = 0; first < num_panels; first += at_a_time) {
         const int64_t count = std::min(at_a_time, num_panels - first);
-        const std::byte* stored = weight.panels.data() + static_cast<size_t>(first) * stride;
+        const std::byte* stored = weight.panels.get() + static_cast<size_t>(first) * stride;
         const BFloat16* panels = in_place ? reinterpret_cast<const BFloat16*>(stored) : room;
         if (!in_place) {
             compute.pool.parallel_for(count, [&](int64_t p) {

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/arena.h"
 #include "base/thread_pool.h"
 #include "io/gguf.h"
 #include "kernels/kernel_table.h"
@@ -56,15 +58,15 @@ struct PackedWeight {
     PackedType type = PackedType::f32;
     int64_t n = 0;
     int64_t k = 0;
-    AlignedBuffer<std::byte> panels;
+    std::shared_ptr<const std::byte> panels;
 };
 
 // Bytes that a tensor of ne[0] = k and num_rows() = n takes once packed.
 size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable& kernels);
 
-// Packs a tensor in parallel. `type` is its packed_type_of, or bf16_pairs. `packed` hears of each piece of
-// the tensor's stored bytes once it is no longer needed.
-PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute,
+// Packs a tensor in parallel, into memory of `arena`. `type` is its packed_type_of, or bf16_pairs. `packed`
+// hears of each piece of the tensor's stored bytes once it is no longer needed.
+PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Compute& compute, Arena& arena,
                          const std::function<void(const uint8_t* bytes, size_t count)>& packed = {});
 
 struct Linear;

@@ -24,8 +24,13 @@ class Loader {
   public:
     // rows: of activations that weights meet at a time; 0 where that is one as well as many.
     Loader(const GgufFile& file, const Compute& compute, int64_t rows, const std::function<void()>& loaded,
-           size_t& weight_bytes)
-        : file_(file), compute_(compute), rows_(rows), loaded_(loaded), weight_bytes_(weight_bytes) {}
+           Arena& arena, size_t& weight_bytes)
+        : file_(file),
+          compute_(compute),
+          rows_(rows),
+          loaded_(loaded),
+          arena_(arena),
+          weight_bytes_(weight_bytes) {}
 
     // A tensor of n values as float32: norms, biases, position embeddings.
     std::vector<float> vector(const std::string& name, int64_t n) const {
@@ -78,18 +83,19 @@ class Loader {
                                 reinterpret_cast<const uint8_t*>(weights.data()),
                                 weights.size() * sizeof(float)};
         Linear product;
-        product.weight = pack_weight(in_bf16 ? PackedType::bf16_pairs : PackedType::f32, matrix, compute_);
+        product.weight =
+            pack_weight(in_bf16 ? PackedType::bf16_pairs : PackedType::f32, matrix, compute_, arena_);
         product.bias = std::move(bias);
         return product;
     }
 
     Linear packed(const GgufTensor& tensor) const {
         Linear product;
-        const PackedType type = packed_type_of(file_.path(), tensor);
-        product.weight =
-            pack_weight(packed_for_rows(compute_, type, rows_), tensor, compute_,
-                        [&](const uint8_t* bytes, size_t count) { file_.give_back(bytes, count); });
-        finish(product.weight.panels.bytes());
+        const PackedType type = packed_for_rows(compute_, packed_type_of(file_.path(), tensor), rows_);
+        product.weight = pack_weight(type, tensor, compute_, arena_, [&](const uint8_t* bytes, size_t count) {
+            file_.give_back(bytes, count);
+        });
+        finish(packed_bytes(type, tensor, compute_.kernels));
         return product;
     }
 
@@ -116,6 +122,7 @@ class Loader {
     const Compute& compute_;
     int64_t rows_;
     const std::function<void()>& loaded_;
+    Arena& arena_;
     size_t& weight_bytes_;
 };
 
@@ -282,13 +289,14 @@ std::unique_ptr<Model> load_model(const std::string& text_path, const std::strin
         if (progress) progress("load", ++done, total);
     };
     const Compute vision_compute = model->vision_compute(), text_compute = model->compute();
-    model->vision = load_vision(
-        Loader(model->projector_file, vision_compute, vision.image_seq_len(), loaded, model->weight_bytes),
-        model->projector_file, vision);
+    Arena arena;
+    model->vision = load_vision(Loader(model->projector_file, vision_compute, vision.image_seq_len(), loaded,
+                                       arena, model->weight_bytes),
+                                model->projector_file, vision);
     if (options.vision_only) {
         model->text.config = text;
     } else {
-        model->text = load_text(Loader(model->text_file, text_compute, 0, loaded, model->weight_bytes),
+        model->text = load_text(Loader(model->text_file, text_compute, 0, loaded, arena, model->weight_bytes),
                                 model->text_file, text);
     }
     if (progress) progress("load", total, total);

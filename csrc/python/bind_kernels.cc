@@ -84,7 +84,8 @@ py::array_t<float> linear(const std::string& isa, const py::object& x, const py:
     ThreadPool pool(threads);
     const Compute compute{row(isa), pool, arithmetic_named(arithmetic)};
     Linear product;
-    product.weight = pack_weight(packed_type_of("kernels.linear", tensor), tensor, compute);
+    Arena arena;
+    product.weight = pack_weight(packed_type_of("kernels.linear", tensor), tensor, compute, arena);
     if (bias) {
         const py::array_t<float> values = checked_array<float>(*bias, "bias", {static_cast<py::ssize_t>(n)});
         product.bias.assign(values.data(), values.data() + n);

@@ -6,7 +6,8 @@
 //       using Int = ...;                                   // a vector of 32-bit integers, as wide as V
 //       static constexpr int64_t block_bytes(int nr);      // of a panel's block
 //       static Int start(int32_t sum);                     // what the stored weights' offset adds, taken off
-//       template <int R, int N>                            // dots[r][n] += the block's dot products
+//       template <int R, int N>                            // dots[r][n] += the block's dot products; for R =
+//                                                          // 1, prefetch what is kAheadBytes ahead
 //       static void accumulate(const int8_t* values, int64_t stride, const std::byte* weights, Int
 //       (&dots)[R][N]); static V to_float(Int dots);
 //   };
@@ -17,16 +18,6 @@
 
 namespace pocketvlm {
 namespace {
-
-// One row of activations uses each weight once: what bounds it is how soon weights come from memory. Panels
-// follow each other there, and prefetching what no one may read is allowed. Into the second-level cache: the
-// first one's few buffers for lines on their way are needed by the loads.
-constexpr int64_t kAheadBytes = 8192;
-
-template <int64_t bytes>
-void prefetch_block(const std::byte* block) noexcept {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(block + i, 0, 2);
-}
 
 template <typename V, int N, int R, typename Dot>
 void gemm_block_rows(const I8Rows& x, int64_t row, const std::byte* panel,
@@ -39,7 +30,7 @@ void gemm_block_rows(const I8Rows& x, int64_t row, const std::byte* panel,
     for (int64_t b = 0; b < x.num_blocks; ++b) {
         const std::byte* block = panel + b * Dot::block_bytes(kNr);
         const int64_t first = row * x.num_blocks + b;
-        if constexpr (R == 1) prefetch_block<Dot::block_bytes(kNr)>(block + kAheadBytes);
+        if constexpr (R == 1) prefetch<2 * kNr>(block + kAheadBytes);
         typename Dot::Int dots[R][N];
         for (int r = 0; r < R; ++r) {
             for (auto& dot : dots[r]) dot = Dot::start(x.sums[first + r * x.num_blocks]);

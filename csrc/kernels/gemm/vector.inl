@@ -9,6 +9,10 @@
 namespace pocketvlm {
 namespace {
 
+// One row of activations uses each weight once: what bounds it is how soon weights come from memory. Panels
+// follow each other there, and prefetching what no one may read is allowed.
+constexpr int64_t kAheadBytes = 4096;
+
 template <typename V, int N>
 void store_row(const GemmOutput& output, int64_t row, const V (&sums)[N]) noexcept {
     float* y = output.y + row * output.y_stride;
@@ -33,7 +37,8 @@ void gemm_float(const float* x, int64_t x_stride, int64_t rows, const std::byte*
             for (auto& sums : acc) {
                 for (V& sum : sums) sum = V::zero();
             }
-            multiply_tile(x + row * x_stride, x_stride, weights, N * V::kWidth, k, acc);
+            multiply_tile<V, count.value, N, count.value == 1 ? kAheadBytes : 0>(
+                x + row * x_stride, x_stride, weights, N * V::kWidth, k, acc);
             for (int r = 0; r < count.value; ++r) store_row(output, row + r, acc[r]);
         });
     }

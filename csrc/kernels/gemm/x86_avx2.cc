@@ -32,6 +32,7 @@ struct DotI8 {
     static void accumulate(const int8_t* values, int64_t stride, const std::byte* weights,
                            Int (&dots)[R][N]) noexcept {
         for (int i = 0; i < kI8Block / 4; ++i) {
+            if constexpr (R == 1) prefetch<N * sizeof(Int)>(weights + i * N * sizeof(Int) + kAheadBytes);
             for (int n = 0; n < N; ++n) {
                 const __m256i weight = load(weights + (i * N + n) * sizeof(Int));
                 const __m256i magnitude = _mm256_abs_epi8(weight);
@@ -56,6 +57,7 @@ struct DotI4 {
                            Int (&dots)[R][N]) noexcept {
         const __m256i low_half = _mm256_set1_epi8(0x0f);
         for (int i = 0; i < kI8Block / 8; ++i) {
+            if constexpr (R == 1) prefetch<N * sizeof(Int)>(weights + i * N * sizeof(Int) + kAheadBytes);
             for (int n = 0; n < N; ++n) {
                 const __m256i both = load(weights + (i * N + n) * sizeof(Int));
                 const __m256i low = _mm256_and_si256(both, low_half);

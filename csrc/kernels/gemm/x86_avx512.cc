@@ -23,6 +23,7 @@ struct DotI8 {
         const auto even = [](Int bytes) { return _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8); };
         const auto odd = [](Int bytes) { return _mm512_srai_epi16(bytes, 8); };
         for (int i = 0; i < kI8Block / 4; ++i) {
+            if constexpr (R == 1) prefetch<N * sizeof(Int)>(weights + i * N * sizeof(Int) + kAheadBytes);
             Int value[R];
             for (int r = 0; r < R; ++r) value[r] = _mm512_set1_epi32(load_four(values + r * stride + 4 * i));
             for (int n = 0; n < N; ++n) {
@@ -53,6 +54,7 @@ struct DotI4 {
             sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, ones));
         };
         for (int i = 0; i < kI8Block / 8; ++i) {
+            if constexpr (R == 1) prefetch<N * sizeof(Int)>(weights + i * N * sizeof(Int) + kAheadBytes);
             for (int n = 0; n < N; ++n) {
                 const Int both = _mm512_loadu_si512(weights + (i * N + n) * sizeof(Int));
                 const Int low = _mm512_and_si512(both, low_half);

@@ -31,6 +31,7 @@ struct DotI8 : DotOffset<kWeightOffset> {
     static void accumulate(const int8_t* values, int64_t stride, const std::byte* weights,
                            Int (&dots)[R][N]) noexcept {
         for (int i = 0; i < kI8Block / 4; ++i) {
+            if constexpr (R == 1) prefetch<N * sizeof(Int)>(weights + i * N * sizeof(Int) + kAheadBytes);
             __m512i weight[N];
             for (int n = 0; n < N; ++n) weight[n] = _mm512_loadu_si512(weights + (i * N + n) * sizeof(Int));
             for (int r = 0; r < R; ++r) {
@@ -49,6 +50,7 @@ struct DotI4 : DotOffset<kI4Offset> {
                            Int (&dots)[R][N]) noexcept {
         const __m512i low_half = _mm512_set1_epi8(0x0f);
         for (int i = 0; i < kI8Block / 8; ++i) {
+            if constexpr (R == 1) prefetch<N * sizeof(Int)>(weights + i * N * sizeof(Int) + kAheadBytes);
             __m512i low[N], high[N];
             for (int n = 0; n < N; ++n) {
                 const __m512i both = _mm512_loadu_si512(weights + (i * N + n) * sizeof(Int));

@@ -8,19 +8,26 @@
 namespace pocketvlm {
 namespace {
 
+// Fetches so many bytes into the second-level cache: the first one's few buffers for lines on their way are
+// needed by the loads. Between loads, a few lines at a time: dozens of fetches in a row fill the same
+// buffers.
+template <int64_t kBytes>
+void prefetch(const std::byte* bytes) noexcept {
+    for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(bytes + line, 0, 2);
+}
+
 // acc[r][n] += sum_i a[r, i] * b[i, n-th vector], one fused multiply-add per i, in the order of i.
 // a: [R, a_stride], b: [k, b_stride]. R * N accumulators, N vectors of b and one of a have to fit the
 // register file.
 // b may be in any float format that V loads.
-// Prefetches b into the second-level cache, kAhead bytes ahead, if that is not zero.
+// Prefetches b, kAhead bytes ahead, if that is not zero.
 template <typename V, int R, int N, int64_t kAhead = 0, typename T>
 void multiply_tile(const float* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t k,
                    V (&acc)[R][N]) noexcept {
     for (int64_t i = 0; i < k; ++i) {
         if constexpr (kAhead > 0) {
-            const auto* ahead = reinterpret_cast<const std::byte*>(b + i * b_stride) + kAhead;
-            constexpr int64_t kBytes = N * V::kWidth * static_cast<int64_t>(sizeof(T));
-            for (int64_t line = 0; line < kBytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+            prefetch<N * V::kWidth* static_cast<int64_t>(sizeof(T))>(
+                reinterpret_cast<const std::byte*>(b + i * b_stride) + kAhead);
         }
         V column[N];
         for (int n = 0; n < N; ++n) column[n] = V::load(b + i * b_stride + n * V::kWidth);
