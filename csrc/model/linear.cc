@@ -314,39 +314,51 @@ bool attends_in_bf16(const Compute& compute, PackedType weight, int64_t rows) {
     return rounded && bf16 != nullptr && bf16->attention_min_rows > 0 && rows >= bf16->attention_min_rows;
 }
 
-void Activations::set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
-                      RowMaker make_row) {
+void Activations::begin(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows) {
     const auto read_as = [&](ActivationType type) {
         return std::any_of(users.begin(), users.end(), [&](const Linear* user) {
             return activation_type(compute, user->weight.type, rows) == type;
         });
     };
-    const bool f32 = read_as(ActivationType::f32), i8 = read_as(ActivationType::i8),
-               bf16 = read_as(ActivationType::bf16);
-    const int64_t k = (*users.begin())->weight.k, padded = bf16_padded(k);
+    reads_f32_ = read_as(ActivationType::f32);
+    reads_i8_ = read_as(ActivationType::i8);
+    reads_bf16_ = read_as(ActivationType::bf16);
     rows_ = rows;
-    k_ = k;
-    num_blocks_ = ceil_divide(k, kI8Block);
+    k_ = (*users.begin())->weight.k;
+    num_blocks_ = ceil_divide(k_, kI8Block);
     const auto grow = [rows](auto& buffer, int64_t row) { buffer.grow(static_cast<size_t>(rows * row)); };
-    if (f32) grow(f32_, k);
-    if (bf16) grow(bf16_, padded);
-    if (i8) {
+    if (reads_f32_) grow(f32_, k_);
+    if (reads_bf16_) grow(bf16_, bf16_padded(k_));
+    if (reads_i8_) {
         grow(values_, num_blocks_ * kI8Block);
         grow(scales_, num_blocks_);
         grow(sums_, num_blocks_);
     }
+}
+
+void Activations::store(const Compute& compute, int64_t r, int64_t column, const float* values,
+                        int64_t count) noexcept {
+    float* f32 = f32_.data() + r * k_ + column;
+    if (reads_f32_ && values != f32) std::copy_n(values, count, f32);
+    if (reads_bf16_)
+        compute.kernels.bf16->row_f32_to_bf16(values, count, bf16_.data() + r * bf16_padded(k_) + column);
+    if (!reads_i8_) return;
+    const int64_t block = r * num_blocks_ + column / kI8Block;
+    compute.kernels.quantize_row_i8(values, count, values_.data() + block * kI8Block, scales_.data() + block,
+                                    sums_.data() + block);
+}
+
+void Activations::set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
+                      RowMaker make_row) {
+    begin(compute, users, rows);
     const int64_t tasks = std::min(ceil_divide(rows, kRowsMade), int64_t{4} * compute.pool.num_threads());
-    room_.grow(static_cast<size_t>(tasks * k));
+    room_.grow(static_cast<size_t>(tasks * k_));
     const int64_t share = ceil_divide(rows, tasks);
     for_row_blocks(compute.pool, rows, share, [&](int64_t first, int64_t count) {
-        float* room = room_.data() + first / share * k;
+        float* room = room_.data() + first / share * k_;
         for (int64_t r = first; r < first + count; ++r) {
-            const float* row = make_row(r, f32 ? f32_.data() + r * k : room);
-            if (f32 && row != f32_.data() + r * k) std::copy_n(row, k, f32_.data() + r * k);
-            if (bf16) compute.kernels.bf16->row_f32_to_bf16(row, k, bf16_.data() + r * padded);
-            if (!i8) continue;
-            compute.kernels.quantize_row_i8(row, k, values_.data() + r * num_blocks_ * kI8Block,
-                                            scales_.data() + r * num_blocks_, sums_.data() + r * num_blocks_);
+            const float* row = make_row(r, reads_f32_ ? f32_.data() + r * k_ : room);
+            store(compute, r, 0, row, k_);
         }
     });
 }
@@ -370,18 +382,11 @@ int64_t Linear::num_tasks(const Compute& compute, int64_t rows) const {
     return ceil_divide(weight.n, compute.kernels.gemm_nr) * ceil_divide(rows, kRowBlock);
 }
 
-// Row blocks of one panel follow each other, so that the panel stays in the cache.
-void Linear::run_task(const Compute& compute, const Activations& x, float* y, bool accumulate,
-                      int64_t task) const {
+void Linear::multiply_panel(const Compute& compute, const Activations& x, int64_t panel_index, int64_t row,
+                            int64_t rows, const GemmOutput& output) const {
     const KernelTable& kernels = compute.kernels;
-    const int64_t row_blocks = ceil_divide(x.rows(), kRowBlock), panel_index = task / row_blocks;
-    const int64_t column = panel_index * kernels.gemm_nr, row = task % row_blocks * kRowBlock;
-    const int64_t rows = std::min(kRowBlock, x.rows() - row);
     const std::byte* panel =
         weight.panels.get() + static_cast<size_t>(panel_index) * panel_bytes(weight.type, weight.k, kernels);
-    const GemmOutput output{y + row * weight.n + column, weight.n,
-                            std::min<int64_t>(kernels.gemm_nr, weight.n - column),
-                            bias.empty() ? nullptr : bias.data() + column, accumulate};
     const auto run_float = [&](GemmFloat* kernel) {
         kernel(x.f32(row), weight.k, rows, panel, weight.k, output);
     };
@@ -401,6 +406,23 @@ void Linear::run_task(const Compute& compute, const Activations& x, float* y, bo
         case PackedType::bf16_pairs:
             return;  // in multiply_bf16
     }
+}
+
+GemmOutput Linear::panel_output(const Compute& compute, int64_t panel_index, float* y, int64_t y_stride,
+                                bool accumulate) const {
+    const int64_t column = panel_index * compute.kernels.gemm_nr;
+    return {y, y_stride, std::min<int64_t>(compute.kernels.gemm_nr, weight.n - column),
+            bias.empty() ? nullptr : bias.data() + column, accumulate};
+}
+
+// Row blocks of one panel follow each other, so that the panel stays in the cache.
+void Linear::run_task(const Compute& compute, const Activations& x, float* y, bool accumulate,
+                      int64_t task) const {
+    const int64_t row_blocks = ceil_divide(x.rows(), kRowBlock), panel_index = task / row_blocks;
+    const int64_t row = task % row_blocks * kRowBlock;
+    float* first = y + row * weight.n + panel_index * compute.kernels.gemm_nr;
+    multiply_panel(compute, x, panel_index, row, std::min(kRowBlock, x.rows() - row),
+                   panel_output(compute, panel_index, first, weight.n, accumulate));
 }
 
 void Linear::run(const Compute& compute, Activations& x, float* y, bool accumulate) const {
@@ -426,6 +448,44 @@ void run_side_by_side(const Compute& compute, Activations& x, std::initializer_l
             if (task < tasks) return linear->run_task(compute, x, y, false, task);
             task -= tasks;
         }
+    });
+}
+
+void run_in_blocks(const Compute& compute, Activations& x, std::initializer_list<const Linear*> products,
+                   FunctionRef<void(const ResultBlock&)> use) {
+    const int64_t rows = x.rows(), n = (*products.begin())->weight.n;
+    const bool in_bf16 = std::any_of(products.begin(), products.end(), [&](const Linear* product) {
+        return activation_type(compute, product->weight.type, rows) == ActivationType::bf16;
+    });
+    if (in_bf16) {
+        float* results = x.results(static_cast<int64_t>(products.size()) * rows * n);
+        for (size_t p = 0; p < products.size(); ++p)
+            products.begin()[p]->run(compute, x, results + static_cast<int64_t>(p) * rows * n);
+        for_row_blocks(compute.pool, rows, kRowsMade, [&](int64_t first, int64_t count) {
+            ResultBlock block{first, count, 0, n, {}, n};
+            for (size_t p = 0; p < products.size(); ++p)
+                block.y[p] = results + (static_cast<int64_t>(p) * rows + first) * n;
+            use(block);
+        });
+        return;
+    }
+    const int64_t nr = compute.kernels.gemm_nr, panels = std::max<int64_t>(1, kI8Block / nr);
+    const int64_t width = panels * nr, row_blocks = ceil_divide(rows, kRowBlock);
+    compute.pool.parallel_for(ceil_divide(n, width) * row_blocks, [&](int64_t task) {
+        alignas(kCacheLine) float results[kMostProducts][kRowBlock * kMostColumns];
+        const int64_t row = task % row_blocks * kRowBlock, column = task / row_blocks * width;
+        ResultBlock block{row,  std::min(kRowBlock, rows - row), column, std::min(width, n - column), {},
+                          width};
+        for (size_t p = 0; p < products.size(); ++p) {
+            const Linear& product = *products.begin()[p];
+            block.y[p] = results[p];
+            for (int64_t i = 0; i < block.columns; i += nr) {
+                const int64_t panel = (column + i) / nr;
+                product.multiply_panel(compute, x, panel, row, block.rows,
+                                       product.panel_output(compute, panel, results[p] + i, width, false));
+            }
+        }
+        use(block);
     });
 }
 

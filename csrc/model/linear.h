@@ -71,6 +71,7 @@ PackedWeight pack_weight(PackedType type, const GgufTensor& tensor, const Comput
 
 struct Linear;
 struct Product;
+struct ResultBlock;
 
 // Returns where the k values of row r are; `room` has place for them.
 using RowMaker = FunctionRef<const float*(int64_t r, float* room)>;
@@ -83,6 +84,13 @@ class Activations {
     // and turns it into what those products read while it is in the cache.
     void set(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows,
              RowMaker make_row);
+
+    // The same in parts, in any order and by any thread: room for rows, then values column .. column + count
+    // - 1 of row r. Where a part begins and, but for a row's last, where it ends, is a multiple of
+    // kI8Block.
+    void begin(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows);
+    void store(const Compute& compute, int64_t r, int64_t column, const float* values,
+               int64_t count) noexcept;
 
     // Room for rows of k values that are made in bfloat16, [rows, bf16_padded(k)], zero behind k: for
     // products that read them so.
@@ -100,16 +108,24 @@ class Activations {
         return panels_.data();
     }
 
+    // Room for results in float32, while they are made into something else.
+    float* results(int64_t size) {
+        results_.grow(static_cast<size_t>(size));
+        return results_.data();
+    }
+
     size_t bytes() const noexcept {
-        return room_.bytes() + f32_.bytes() + bf16_.bytes() + values_.bytes() + scales_.bytes() +
-               sums_.bytes() + panels_.bytes();
+        return room_.bytes() + results_.bytes() + f32_.bytes() + bf16_.bytes() + values_.bytes() +
+               scales_.bytes() + sums_.bytes() + panels_.bytes();
     }
 
   private:
     int64_t rows_ = 0;
     int64_t k_ = 0;
     int64_t num_blocks_ = 0;
-    AlignedBuffer<float> room_;     // a row for each task
+    bool reads_f32_ = false, reads_i8_ = false, reads_bf16_ = false;
+    AlignedBuffer<float> room_;  // a row for each task
+    AlignedBuffer<float> results_;
     AlignedBuffer<float> f32_;      // [rows, k]
     AlignedBuffer<BFloat16> bf16_;  // [rows, bf16_padded(k)]
     AlignedBuffer<int8_t> values_;
@@ -132,9 +148,16 @@ struct Linear {
 
   private:
     friend void run_side_by_side(const Compute&, Activations&, std::initializer_list<Product>);
+    friend void run_in_blocks(const Compute&, Activations&, std::initializer_list<const Linear*>,
+                              FunctionRef<void(const ResultBlock&)>);
 
     // In float32 and int8, work comes in tasks of one panel and some rows.
     int64_t num_tasks(const Compute& compute, int64_t rows) const;
+    // y: of the first row and the panel's first column.
+    GemmOutput panel_output(const Compute& compute, int64_t panel_index, float* y, int64_t y_stride,
+                            bool accumulate) const;
+    void multiply_panel(const Compute& compute, const Activations& x, int64_t panel_index, int64_t row,
+                        int64_t rows, const GemmOutput& output) const;
     void run_task(const Compute& compute, const Activations& x, float* y, bool accumulate,
                   int64_t task) const;
     // output: of the first column and row.
@@ -148,5 +171,20 @@ struct Product {
 
 // Several products with the same activations, in one parallel region: a single row's are short.
 void run_side_by_side(const Compute& compute, Activations& x, std::initializer_list<Product> products);
+
+// Rows first_row .. and columns first_column .. of what products of one size give, while they are in the
+// cache. first_column is a multiple of kI8Block.
+constexpr int kMostProducts = 3;
+struct ResultBlock {
+    int64_t first_row, rows;
+    int64_t first_column, columns;
+    float* y[kMostProducts];  // a product's [rows, stride]; may be overwritten
+    int64_t stride;
+};
+
+// Hands the results of up to kMostProducts products with the same activations on in blocks, which cover them
+// once, from several threads: they are never in memory as a whole, but where products are in bfloat16.
+void run_in_blocks(const Compute& compute, Activations& x, std::initializer_list<const Linear*> products,
+                   FunctionRef<void(const ResultBlock&)> use);
 
 }  // namespace pocketvlm

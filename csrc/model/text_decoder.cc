@@ -102,15 +102,17 @@ void run_layers(const TextDecoder& decoder, const Compute& compute, const StopPo
         // x = x + down_proj(silu(gate_proj(h)) * up_proj(h)),  h = post_attention_layernorm(x)
         activations.set(compute, {&layer.gate_proj, &layer.up_proj}, rows,
                         norm(layer.post_attention_layernorm));
-        run_side_by_side(compute, activations,
-                         {{&layer.gate_proj, scratch.gate.data()}, {&layer.up_proj, scratch.up.data()}});
-        activations.set(compute, {&layer.down_proj}, rows, [&](int64_t r, float*) {
-            float* gate = scratch.gate.data() + r * config.intermediate_size;
-            compute.kernels.silu_mul(gate, scratch.up.data() + r * config.intermediate_size,
-                                     config.intermediate_size);
-            return gate;
-        });
-        layer.down_proj.run(compute, activations, x, true);
+        scratch.hidden.begin(compute, {&layer.down_proj}, rows);
+        run_in_blocks(compute, activations, {&layer.gate_proj, &layer.up_proj},
+                      [&](const ResultBlock& block) {
+                          for (int64_t r = 0; r < block.rows; ++r) {
+                              float* gate = block.y[0] + r * block.stride;
+                              compute.kernels.silu_mul(gate, block.y[1] + r * block.stride, block.columns);
+                              scratch.hidden.store(compute, block.first_row + r, block.first_column, gate,
+                                                   block.columns);
+                          }
+                      });
+        layer.down_proj.run(compute, scratch.hidden, x, true);
         if (trace) trace("layer." + std::to_string(i), x, rows, config.hidden_size);
     }
 }

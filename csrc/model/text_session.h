@@ -21,11 +21,11 @@ struct TextScratch {
     AlignedBuffer<float> x;             // [rows, hidden_size], the residual stream
     AlignedBuffer<float> q;             // [rows, num_attention_heads, head_dim]; then what was attended to
     AlignedBuffer<float> k, v;          // [rows, num_key_value_heads, head_dim]
-    AlignedBuffer<float> gate, up;      // [rows, intermediate_size]
     AlignedBuffer<float> cosine, sine;  // [rows, head_dim / 2]
     Activations activations;
     CausalAttentionScratch attention;
     Activations attended;  // in bfloat16
+    Activations hidden;    // of intermediate_size
 };
 
 struct TextSession {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "model/bf16_attention.h"
 
@@ -11,7 +12,6 @@ namespace {
 // Query rows per attention task: multiples of the kernels' row tiles.
 constexpr int64_t kQueryRows = 48;
 constexpr int64_t kQueryRowsBf16 = 128;
-constexpr int64_t kRoundedRows = 16;  // per task
 
 int64_t num_key_blocks(const VisionConfig& config) {
     return (config.num_patches() + kKeyBlock - 1) / kKeyBlock;
@@ -112,21 +112,22 @@ void attention_bf16(const VisionConfig& config, const Compute& compute, VisionSc
     });
 }
 
-// q, k and v [num_patches, hidden_size] are rounded before; the result takes the place of q.
-void attention_of_rounded(const VisionConfig& config, const Compute& compute, VisionScratch& scratch) {
+// q, k and v are rounded as they are made; the result is where q is in float32.
+void attention_of_rounded(const VisionLayer& layer, const VisionConfig& config, const Compute& compute,
+                          VisionScratch& scratch) {
     const int64_t d = config.hidden_size, stride = bf16_padded(d);
     VisionScratch::Bf16& bf16 = scratch.bf16;
     make_room(config, bf16);
-    for_row_blocks(compute.pool, config.num_patches(), kRoundedRows, [&](int64_t first, int64_t count) {
-        for (int64_t r = first; r < first + count; ++r) {
-            const auto round = [&](const AlignedBuffer<float>& from, AlignedBuffer<BFloat16>& to) {
-                compute.kernels.bf16->row_f32_to_bf16(from.data() + r * d, d, to.data() + r * stride);
-            };
-            round(scratch.q, bf16.q);
-            round(scratch.k, bf16.k);
-            round(scratch.v, bf16.v);
-        }
-    });
+    BFloat16* const rounded[] = {bf16.q.data(), bf16.k.data(), bf16.v.data()};
+    run_in_blocks(compute, scratch.activations, {&layer.q_proj, &layer.k_proj, &layer.v_proj},
+                  [&](const ResultBlock& block) {
+                      for (size_t p = 0; p < std::size(rounded); ++p) {
+                          BFloat16* to = rounded[p] + block.first_row * stride + block.first_column;
+                          for (int64_t r = 0; r < block.rows; ++r)
+                              compute.kernels.bf16->row_f32_to_bf16(block.y[p] + r * block.stride,
+                                                                    block.columns, to + r * stride);
+                      }
+                  });
     float* out = scratch.q.data();
     attention_bf16(config, compute, bf16,
                    [&](Bf16AttentionTask& attention, int64_t r, int64_t patch, int64_t column) {
@@ -137,19 +138,20 @@ void attention_of_rounded(const VisionConfig& config, const Compute& compute, Vi
 // x = x + out_proj(self_attn(layer_norm1(x)));  x = x + fc2(gelu(fc1(layer_norm2(x))))
 void run_layer(const VisionLayer& layer, const VisionConfig& config, const Compute& compute,
                RowMaker layer_norm1, RowMaker layer_norm2, VisionScratch& scratch) {
-    const int64_t patches = config.num_patches(), d = config.hidden_size, ffn = config.intermediate_size;
-    for (AlignedBuffer<float>* buffer : {&scratch.q, &scratch.k, &scratch.v})
-        buffer->grow(static_cast<size_t>(patches * d));
-    scratch.hidden.grow(static_cast<size_t>(patches * ffn));
+    const int64_t patches = config.num_patches(), d = config.hidden_size;
+    const auto grow = [&](AlignedBuffer<float>& buffer) { buffer.grow(static_cast<size_t>(patches * d)); };
     Activations& activations = scratch.activations;
 
     activations.set(compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj}, patches, layer_norm1);
-    layer.q_proj.run(compute, activations, scratch.q.data());
-    layer.k_proj.run(compute, activations, scratch.k.data());
-    layer.v_proj.run(compute, activations, scratch.v.data());
+    grow(scratch.q);
     if (attends_in_bf16(compute, layer.q_proj.weight.type, patches)) {
-        attention_of_rounded(config, compute, scratch);
+        attention_of_rounded(layer, config, compute, scratch);
     } else {
+        grow(scratch.k);
+        grow(scratch.v);
+        layer.q_proj.run(compute, activations, scratch.q.data());
+        layer.k_proj.run(compute, activations, scratch.k.data());
+        layer.v_proj.run(compute, activations, scratch.v.data());
         attention_f32(config, compute, scratch);
     }
     activations.set(compute, {&layer.out_proj}, patches,
@@ -157,13 +159,15 @@ void run_layer(const VisionLayer& layer, const VisionConfig& config, const Compu
     layer.out_proj.run(compute, activations, scratch.x.data(), true);
 
     activations.set(compute, {&layer.fc1}, patches, layer_norm2);
-    layer.fc1.run(compute, activations, scratch.hidden.data());
-    activations.set(compute, {&layer.fc2}, patches, [&](int64_t r, float*) {
-        float* hidden = scratch.hidden.data() + r * ffn;
-        compute.kernels.gelu_tanh(hidden, ffn);
-        return hidden;
+    scratch.hidden.begin(compute, {&layer.fc2}, patches);
+    run_in_blocks(compute, activations, {&layer.fc1}, [&](const ResultBlock& block) {
+        for (int64_t r = 0; r < block.rows; ++r) {
+            float* hidden = block.y[0] + r * block.stride;
+            compute.kernels.gelu_tanh(hidden, block.columns);
+            scratch.hidden.store(compute, block.first_row + r, block.first_column, hidden, block.columns);
+        }
     });
-    layer.fc2.run(compute, activations, scratch.x.data(), true);
+    layer.fc2.run(compute, scratch.hidden, scratch.x.data(), true);
 }
 
 // The same, all but the residual stream and the norms in bfloat16.
@@ -186,9 +190,9 @@ void run_layer_bf16(const VisionLayer& layer, const VisionConfig& config, const 
     layer.out_proj.run(compute, bf16.attended, scratch.x.data(), true);
 
     normed.set(compute, {&layer.fc1}, patches, layer_norm2);
-    BFloat16* hidden = bf16.hidden.make_bf16(patches, config.intermediate_size);
+    BFloat16* hidden = scratch.hidden.make_bf16(patches, config.intermediate_size);
     layer.fc1.run_bf16(compute, normed, hidden, bf16_padded(config.intermediate_size), true);
-    layer.fc2.run(compute, bf16.hidden, scratch.x.data(), true);
+    layer.fc2.run(compute, scratch.hidden, scratch.x.data(), true);
 }
 
 // Pixels are exact in bfloat16.

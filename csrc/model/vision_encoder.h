@@ -39,14 +39,14 @@ struct VisionScratch {
 
     AlignedBuffer<float> x;           // [num_patches, hidden_size], the residual stream
     AlignedBuffer<float> q, k, v;     // [num_patches, hidden_size]
-    AlignedBuffer<float> hidden;      // [num_patches, intermediate_size]
     AlignedBuffer<float> key_blocks;  // [num_heads, num_blocks], each keys and values of kKeyBlock positions
     Activations activations;
+    Activations hidden;  // of intermediate_size
 
     struct Bf16 {
         AlignedBuffer<BFloat16> q, k, v;     // [num_patches, bf16_padded(hidden_size)]
         AlignedBuffer<BFloat16> key_blocks;  // as above
-        Activations attended, hidden;
+        Activations attended;
     } bf16;
 };
 
