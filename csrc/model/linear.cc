@@ -338,8 +338,8 @@ void Activations::begin(const Compute& compute, std::initializer_list<const Line
 
 void Activations::store(const Compute& compute, int64_t r, int64_t column, const float* values,
                         int64_t count) noexcept {
-    float* f32 = f32_.data() + r * k_ + column;
-    if (reads_f32_ && values != f32) std::copy_n(values, count, f32);
+    if (reads_f32_ && values != this->f32(r) + column)
+        std::copy_n(values, count, f32_.data() + r * k_ + column);
     if (reads_bf16_)
         compute.kernels.bf16->row_f32_to_bf16(values, count, bf16_.data() + r * bf16_padded(k_) + column);
     if (!reads_i8_) return;
