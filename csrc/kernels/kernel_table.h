@@ -30,8 +30,8 @@ struct Bf16Kernels {
     PanelToBf16* panel_i8_to_bf16;
     PanelToBf16* panel_i4_to_bf16;
     AttendBlockBf16* attend_block_bf16;
-    int64_t min_rows;            // from so many rows on faster than int8 products; 0: never
-    int64_t attention_min_rows;  // from so many rows on faster than attention in float32; 0: never
+    int64_t min_rows;      // from so many rows on faster than int8 products; 0: never
+    int64_t f32_min_rows;  // from so many rows on faster than products and attention in float32; 0: never
 };
 
 struct KernelTable {

@@ -165,6 +165,12 @@ void multiply_affine(const KernelTable& kernels, const float* x, int64_t rows, c
     });
 }
 
+// Whether bfloat16 is, for so many rows.
+bool faster_than_f32(const Compute& compute, int64_t rows) {
+    const Bf16Kernels* bf16 = compute.kernels.bf16;
+    return bf16 != nullptr && bf16->f32_min_rows > 0 && rows >= bf16->f32_min_rows;
+}
+
 // Panels of weights, of whatever type but bf16_pairs, as products in bfloat16 read them.
 void panel_to_bf16(PackedType type, const KernelTable& kernels, const std::byte* panel, int64_t k,
                    BFloat16* out) {
@@ -243,8 +249,13 @@ PackedType packed_type_of(const std::string& path, const GgufTensor& tensor) {
         concat(path, ": tensor ", tensor.name, ": type ", traits(tensor.type).name, " cannot run"));
 }
 
-PackedType packed_for_rows(const Compute& compute, PackedType type, int64_t rows) {
-    return activation_type(compute, type, rows) == ActivationType::bf16 ? PackedType::bf16_pairs : type;
+PackedType packed_for_rows(const Compute& compute, PackedType type, int64_t rows, bool among_blocks) {
+    const bool halves = type == PackedType::f16 || type == PackedType::bf16;
+    const bool left_over = halves && among_blocks && compute.arithmetic == Arithmetic::automatic &&
+                           faster_than_f32(compute, rows);
+    if (left_over || activation_type(compute, type, rows) == ActivationType::bf16)
+        return PackedType::bf16_pairs;
+    return type;
 }
 
 size_t packed_bytes(PackedType type, const GgufTensor& tensor, const KernelTable& kernels) {
@@ -309,9 +320,8 @@ ActivationType activation_type(const Compute& compute, PackedType weight, int64_
 
 bool attends_in_bf16(const Compute& compute, PackedType weight, int64_t rows) {
     if (activation_type(compute, weight, rows) == ActivationType::bf16) return true;
-    const Bf16Kernels* bf16 = compute.kernels.bf16;
     const bool rounded = weight == PackedType::i8 || weight == PackedType::i4 || weight == PackedType::affine;
-    return rounded && bf16 != nullptr && bf16->attention_min_rows > 0 && rows >= bf16->attention_min_rows;
+    return rounded && faster_than_f32(compute, rows);
 }
 
 void Activations::begin(const Compute& compute, std::initializer_list<const Linear*> users, int64_t rows) {

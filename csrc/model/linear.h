@@ -50,8 +50,10 @@ bool attends_in_bf16(const Compute& compute, PackedType weight, int64_t rows);
 
 // Throws UnsupportedError, naming the file and the tensor, for a disk type that cannot run.
 PackedType packed_type_of(const std::string& path, const GgufTensor& tensor);
-// The packed type of weights that only ever meet that many rows: bf16_pairs if the product is in bfloat16.
-PackedType packed_for_rows(const Compute& compute, PackedType type, int64_t rows);
+// The packed type of weights that only ever meet that many rows: bf16_pairs if the product is in bfloat16. So
+// it is, left to itself, for weights of 16 bits among others of 8 or fewer, beside whose rounding that to
+// bfloat16 does not show: rows of a length that blocks do not divide are stored so.
+PackedType packed_for_rows(const Compute& compute, PackedType type, int64_t rows, bool among_blocks);
 
 // A weight matrix [n, k] in panels of nr rows of W, in the layout of kernels/gemm/gemm.h.
 struct PackedWeight {

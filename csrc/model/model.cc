@@ -18,6 +18,23 @@ std::string layer_name(const char* prefix, int64_t layer, const char* name) {
     return concat(prefix, layer, ".", name);
 }
 
+// Of the layers' weights: embeddings and the head may have a type of their own.
+QuantType most_common_type(const GgufFile& file) {
+    std::map<QuantType, int64_t> weights;
+    for (const GgufTensor& tensor : file.tensors()) {
+        const bool in_layer = tensor.name.find("blk.") != std::string_view::npos;
+        if (in_layer) weights[tensor.type] += tensor.ne[0] * tensor.num_rows();
+    }
+    QuantType most = QuantType::F32;
+    for (const auto& [type, count] : weights) {
+        if (count > weights[most]) most = type;
+    }
+    return most;
+}
+
+// Whether most weights are stored in blocks, which have 8 bits or fewer for each.
+bool has_blocks(const GgufFile& file) { return traits(most_common_type(file)).block_size > 1; }
+
 // Takes tensors out of one file, counting them for the progress callback. Mapped pages are given back as soon
 // as they are packed, so that little is held twice.
 class Loader {
@@ -29,6 +46,7 @@ class Loader {
           compute_(compute),
           rows_(rows),
           loaded_(loaded),
+          among_blocks_(has_blocks(file)),
           arena_(arena),
           weight_bytes_(weight_bytes) {}
 
@@ -91,7 +109,8 @@ class Loader {
 
     Linear packed(const GgufTensor& tensor) const {
         Linear product;
-        const PackedType type = packed_for_rows(compute_, packed_type_of(file_.path(), tensor), rows_);
+        const PackedType type =
+            packed_for_rows(compute_, packed_type_of(file_.path(), tensor), rows_, among_blocks_);
         product.weight = pack_weight(type, tensor, compute_, arena_, [&](const uint8_t* bytes, size_t count) {
             file_.give_back(bytes, count);
         });
@@ -122,6 +141,7 @@ class Loader {
     const Compute& compute_;
     int64_t rows_;
     const std::function<void()>& loaded_;
+    bool among_blocks_;
     Arena& arena_;
     size_t& weight_bytes_;
 };
@@ -220,7 +240,8 @@ void check_memory_limit(const Model& model, const TextConfig& text, const Vision
             if (tensor.name == "token_embd.weight" && !tied) continue;
             PackedType type = packed_type_of(file->path(), tensor);
             if (file == &model.projector_file)
-                type = packed_for_rows(model.vision_compute(), type, vision.image_seq_len());
+                type =
+                    packed_for_rows(model.vision_compute(), type, vision.image_seq_len(), has_blocks(*file));
             weights += packed_bytes(type, tensor, *model.kernels);
         }
     }
@@ -233,20 +254,6 @@ void check_memory_limit(const Model& model, const TextConfig& text, const Vision
     }
 }
 
-// Of the layers' weights: embeddings and the head may have a type of their own.
-std::string most_common_type(const GgufFile& file) {
-    std::map<QuantType, int64_t> weights;
-    for (const GgufTensor& tensor : file.tensors()) {
-        const bool in_layer = tensor.name.find("blk.") != std::string_view::npos;
-        if (in_layer) weights[tensor.type] += tensor.ne[0] * tensor.num_rows();
-    }
-    QuantType most = QuantType::F32;
-    for (const auto& [type, count] : weights) {
-        if (count > weights[most]) most = type;
-    }
-    return traits(most).name;
-}
-
 }  // namespace
 
 std::vector<const GgufFile*> Model::files(bool vision_only) const {
@@ -254,8 +261,8 @@ std::vector<const GgufFile*> Model::files(bool vision_only) const {
     return {&text_file, &projector_file};
 }
 
-std::string Model::text_type() const { return most_common_type(text_file); }
-std::string Model::vision_type() const { return most_common_type(projector_file); }
+std::string Model::text_type() const { return traits(most_common_type(text_file)).name; }
+std::string Model::vision_type() const { return traits(most_common_type(projector_file)).name; }
 
 std::unique_ptr<Model> load_model(const std::string& text_path, const std::string& projector_path,
                                   std::shared_ptr<ThreadPool> pool, const LoadOptions& options,
