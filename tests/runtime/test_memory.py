@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 
 
+def numbers_printed_by(code: str) -> tuple[int, ...]:
+    """What a process of its own prints, which runs `code`."""
+    command = [sys.executable, "-P", "-c", code]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return tuple(map(int, output.split()))
+
+
 def test_the_peak_follows_what_is_held_and_stays() -> None:
     code = (
         "from pocketvlm.memory import peak_resident_bytes as peak\n"
@@ -18,10 +25,7 @@ def test_the_peak_follows_what_is_held_and_stays() -> None:
         "del block\n"
         "print(before, held, peak())\n"
     )
-    output = subprocess.run(
-        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
-    ).stdout
-    before, held, after = map(int, output.split())
+    before, held, after = numbers_printed_by(code)
     assert 45_000_000 < held - before < 60_000_000
     assert abs(after - held) < 5_000_000  # the system counts in lots of some pages
 
@@ -39,10 +43,7 @@ def test_packed_weights_ask_for_large_pages() -> None:
         "held = sum(int(re.search(r'Rss: *(\\d+)', m)[1]) for m in asked) * 1024\n"
         "print(held, model.info()['weight_bytes'])\n"
     )
-    output = subprocess.run(
-        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
-    ).stdout
-    held, weights = map(int, output.split())
+    held, weights = numbers_printed_by(code)
     assert weights > 1_000_000
     # Norms and biases are held elsewhere; a chunk's last page is whole.
     assert 0.95 * weights < held < weights + 2 * 2**21

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -16,6 +17,7 @@ import pytest
 from pocketvlm import _core
 from pocketvlm.errors import Cancelled, Error, FormatError, InputError, UnsupportedError
 from pocketvlm.export.gguf_export import export_gguf
+from pocketvlm.export.synthetic import write_synthetic, write_weights
 
 from ...patches import random_patches
 from ..forking import in_forked_child
@@ -345,3 +347,37 @@ def test_a_tower_in_bfloat16_is_close_to_one_in_float32(tiny_f32: Path, isa: str
     assert np.linalg.norm(close_embedded - embedded) / np.linalg.norm(embedded) < 1e-4
     one_thread = _core.Model(*pair(tiny_f32), pool=_core.ThreadPool(1), isa=isa, vision_compute="bf16")
     assert np.array_equal(one_thread.encode_images(tiles), close)
+
+
+@pytest.fixture(scope="module")
+def odd_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tower whose fc2 has rows that blocks of 32 do not divide, as 2.2B's, and 64 tokens a tile, at f32
+    and at q8_0, which stores fc2 as float16."""
+    folder = tmp_path_factory.mktemp("odd-rows")
+    checkpoint = write_synthetic("tiny-2.2b", folder / "checkpoint")
+    changes = {
+        "config.json": ("vision_config", "image_size", 336),
+        "preprocessor_config.json": ("max_image_size", "longest_edge", 336),
+        "processor_config.json": (None, "image_seq_len", 64),
+    }
+    for name, (group, key, value) in changes.items():
+        config = json.loads((checkpoint / name).read_text())
+        (config[group] if group else config)[key] = value
+        (checkpoint / name).write_text(json.dumps(config))
+    write_weights(checkpoint, 0)
+    for kind in ("f32", "q8_0"):
+        export_gguf(checkpoint, folder / kind, type=kind)
+    return folder / "f32", folder / "q8_0"
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+def test_weights_of_16_bits_among_quantised_ones_cost_nothing(odd_rows: tuple[Path, Path], isa: str) -> None:
+    """Left to themselves they may be multiplied in bfloat16: what the others' rounding costs hides it."""
+    f32, q8_0 = odd_rows
+    exact = open_pair(*pair(f32), isa=isa)
+    automatic = open_pair(*pair(q8_0), isa=isa)
+    asked = open_pair(*pair(q8_0), isa=isa, vision_compute="int8")
+    tiles = random_patches(exact, 1)
+    features, rounded, reference = (model.encode_images(tiles) for model in (exact, automatic, asked))
+    assert np.linalg.norm(rounded - features) < 1.1 * np.linalg.norm(reference - features)
+    assert np.array_equal(rounded, reference) == (isa not in ("avx512_bf16", "amx"))
