@@ -28,7 +28,8 @@ struct GemmOutput {
 using GemmFloat = void(const float* x, int64_t x_stride, int64_t rows, const std::byte* panel, int64_t k,
                        const GemmOutput& output) noexcept;
 
-// Activations in blocks of 32 along k, as quantize_row_i8 writes them. num_blocks = ceil(k / 32).
+// Activations in blocks of 32 along k, num_blocks = ceil(k / 32), as quantize_row_i8 writes them: products
+// rely on the few significant bits of its scales.
 constexpr int kI8Block = 32;
 struct I8Rows {
     const int8_t* values;  // [rows, num_blocks, 32]

@@ -1,18 +1,26 @@
 // Activations to int8, in blocks of 32 along a row.
 //
-//   amax = max |x|;  scale = amax / 127;  values = round_half_even(x * (127 / amax)), all 0 when amax is
-//   below kMinAmax sum = sum of values
+//   amax = max |x|
+//   scale = amax * (1 / 127), rounded up to 1 + kScaleMantissaBits significant bits; 0 if amax < kMinAmax
+//   values = round_half_even(x * (1 / scale)), 0 if scale is
+//   sum = sum of values
 //
-// Exact: every instruction set gives the same bytes. A last block that is not full is filled up with zeros. x
-// is finite.
+// Few significant bits let products take a weight's scale times an activation's from a small table
+// (kernels/gemm/x86_avx512_vnni_many.cc). A block is up to 12.5 % coarser for it, 4.5 % on average.
+//
+// Exact: every instruction set gives the same bytes. A last block that is not full is filled up with zeros.
+// |x| is at most kMaxAbs.
 #pragma once
 
 #include <cstdint>
 
 namespace pocketvlm {
 
-// Below it, 127 / amax would overflow.
-constexpr float kMinAmax = 1e-36f;
+constexpr int kScaleMantissaBits = 3;
+
+// A scale is a normal number, and 2^23 times it is one too.
+constexpr float kMinAmax = 1e-35f;
+constexpr float kMaxAbs = 1e33f;
 
 // x: [k]. values: [num_blocks, 32], scales and sums: [num_blocks], num_blocks = ceil(k / 32).
 using QuantizeRowI8 = void(const float* x, int64_t k, int8_t* values, float* scales, int32_t* sums) noexcept;

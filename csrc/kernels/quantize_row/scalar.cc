@@ -2,6 +2,7 @@
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/quantize_row/quantize_row.h"
+#include "kernels/quantize_row/scale.inl"
 
 namespace pocketvlm::scalar {
 
@@ -13,14 +14,14 @@ void quantize_row_i8(const float* x, int64_t k, int8_t* values, float* scales, i
             const float magnitude = std::fabs(x[start + i]);
             if (magnitude > amax) amax = magnitude;
         }
-        const float inverse = amax >= kMinAmax ? 127.0f / amax : 0.0f;
+        const auto [scale, inverse] = block_scale(amax);
         int32_t sum = 0;
         for (int64_t i = 0; i < kI8Block; ++i) {
             const int value = i < count ? static_cast<int>(std::nearbyint(x[start + i] * inverse)) : 0;
             values[start + i] = static_cast<int8_t>(value);
             sum += value;
         }
-        scales[start / kI8Block] = amax / 127.0f;
+        scales[start / kI8Block] = scale;
         sums[start / kI8Block] = sum;
     }
 }

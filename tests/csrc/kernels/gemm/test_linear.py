@@ -1,5 +1,7 @@
 """Packed matrix products of every row of the kernel table, against float64 and the scalar row."""
 
+import itertools
+
 import gguf
 import numpy as np
 import pytest
@@ -127,14 +129,15 @@ def test_block_weights(isa: str, kind: str) -> None:
     ],
 )
 def test_extreme_bytes(isa: str, kind: str, byte: int, weight: int) -> None:
-    """The largest values throughout: the sums where a saturating or 16-bit step would go wrong."""
-    m, n, k = 3, 66, 64
+    """The largest values throughout, where a saturating or 16-bit step would go wrong, and scales near both
+    ends of float32, for few rows and many."""
+    n, k = 66, 64
     blocks = np.full((n, k // 32, 34 if kind == "q8_0" else 18), byte, dtype=np.uint8)
     blocks[..., :2] = np.frombuffer(np.float16(0.5).tobytes(), dtype=np.uint8)
-    for sign in (-1.0, 1.0):
-        x = np.full((m, k), sign * 127.0, dtype=np.float32)
+    for m, scale in itertools.product((3, 15), (-1.0, 1.0, 2.0**-120, 2.0**100)):
+        x = np.full((m, k), scale * 127.0, dtype=np.float32)
         y = _core.kernels.linear(isa, x, blocks.reshape(-1), type=kind, n=n, arithmetic="int8")
-        assert np.array_equal(y, np.full((m, n), k * 0.5 * weight * sign * 127.0, dtype=np.float32))
+        assert np.array_equal(y, np.full((m, n), k * 0.5 * weight * scale * 127.0, dtype=np.float32))
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
