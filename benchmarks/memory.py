@@ -105,12 +105,13 @@ def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) ->
     The peak has three sources, the largest counts. Samples miss what is between them. VmHWM in /proc is each
     process's own high-water mark, exact but gone when the process is, so a rise in the last milliseconds can
     be missed. ru_maxrss from wait4 misses nothing, but a child inherits the high-water mark of the process
-    that forked it and keeps it through exec: at or below our own mark it says nothing about the child.
+    that forked it and keeps it through exec: at or below our own mark it says nothing about the child. Ours
+    is read after the start, which itself may raise it.
     """
-    own_peak = status_bytes(os.getpid()).get("VmHWM")
-    if own_peak is None:
+    if "VmHWM" not in status_bytes(os.getpid()):
         raise UnsupportedError("/proc/self/status has no VmHWM: memory is measured on Linux only")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    inherited_peak = status_bytes(os.getpid())["VmHWM"] + _mark_error_bytes()
     peak = sampled_peak = 0
     try:
         while True:
@@ -127,7 +128,17 @@ def _run_and_sample(command: Sequence[str], stdout: IO[str], stderr: IO[str]) ->
         process.wait()
         raise
     at_exit = usage.ru_maxrss * 1024
-    return process.returncode, max(peak, at_exit) if at_exit > own_peak else peak, sampled_peak
+    return process.returncode, max(peak, at_exit) if at_exit > inherited_peak else peak, sampled_peak
+
+
+def _mark_error_bytes() -> int:
+    """How far two readings of one high-water mark may be apart.
+
+    The kernel counts pages of files, of shared and of anonymous memory on each processor and adds a count
+    to the sum when it reaches a batch: 32, or twice the number of processors where that is more.
+    """
+    processors = os.cpu_count() or 1
+    return 3 * processors * max(32, 2 * processors) * os.sysconf("SC_PAGE_SIZE")
 
 
 def parse_size(text: str) -> int:

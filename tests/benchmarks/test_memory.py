@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,20 @@ class TestMeasure:
         ours = bytearray(b"x") * 300_000_000
         report = measure([sys.executable, "-c", "import time; time.sleep(0.1)"])
         assert report.peak_rss_bytes < 100_000_000 < len(ours)
+
+    def test_does_not_count_what_starting_the_child_took(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The measuring process may be at its peak while it forks, and higher than it was just before."""
+        growth = []
+
+        def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+            own_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            growth.append(bytearray(b"x") * max(own_peak, 200_000_000))
+            return popen(*arguments, **options)
+
+        popen = subprocess.Popen
+        monkeypatch.setattr(subprocess, "Popen", start)
+        measured = measure([sys.executable, "-c", "import time; time.sleep(0.1)"]).peak_rss_bytes
+        assert measured < 100_000_000 < resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def test_reports_how_the_child_failed(self) -> None:
         report = measure([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
